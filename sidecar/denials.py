@@ -1,0 +1,201 @@
+"""Every way to say no. A denial is raised where the reason is known and rendered in one place, `edge.rendering`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+AnswerHeaders = tuple[tuple[str, str], ...]
+
+
+class Denial(Exception):  # noqa: N818 - a decision, not an error of the program
+    """A refusal: status, errorType and text for the client; `reason` and `detail` for the log only.
+
+    `reason` is a short word from a closed set (it becomes a metric label), never derived from input.
+    `detail` is free text; it holds no secret.
+    """
+
+    status: ClassVar[int]
+    error_type: ClassVar[str]
+    text: ClassVar[str] = ""
+    rpc_code: ClassVar[int | None] = None
+    """The code that the 2026-07-28 specification fixes for this case; legacy answers carry the HTTP status."""
+
+    def __init__(
+        self,
+        reason: str,
+        message: str | None = None,
+        *,
+        detail: str | None = None,
+        retry_after_s: int | None = None,
+        headers: AnswerHeaders = (),
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.message = self.text if message is None else message
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        """Whole seconds; also sent as ``Retry-After``."""
+        self.headers = headers
+
+
+class InvalidRequest(Denial):
+    """The request is malformed; the message says how and never echoes a secret."""
+
+    status, error_type, rpc_code = 400, "INVALID_REQUEST", -32600
+
+
+class InvalidJson(InvalidRequest):
+    """The body is not one strict JSON document."""
+
+    rpc_code = -32700
+
+
+class InvalidParams(InvalidRequest):
+    """The method's parameters are not what it needs."""
+
+    rpc_code = -32602
+
+
+class HeaderMismatch(InvalidRequest):
+    """A routing header and the body disagree, or a routing header came twice (MCP 2026-07-28, streamable HTTP)."""
+
+    rpc_code = -32020
+
+
+class InvalidToken(Denial):
+    """No token, or one that does not verify, has expired or was revoked."""
+
+    status, error_type, text = 401, "INVALID_TOKEN", "Invalid or expired authentication token"
+
+
+class InvalidApiKey(Denial):
+    """No key, or one that is unknown, malformed, wrong, revoked or expired: all alike."""
+
+    status, error_type, text = 401, "INVALID_API_KEY", "API key not found or has been revoked"
+
+
+class InsufficientScope(Denial):
+    """The principal is known and may not do this. `required` is the scope that would do."""
+
+    status, error_type = 403, "INSUFFICIENT_SCOPE"
+
+    def __init__(self, message: str, *, required: str, granted: tuple[str, ...]) -> None:
+        super().__init__("insufficient_scope", message, detail=f"needs {required}, has {' '.join(granted) or 'none'}")
+        self.required = required
+        self.granted = granted
+
+
+class AccountUnusable(Denial):
+    """The token is good, and its account or subject can't be written into a header."""
+
+    status, error_type = 403, "ACCOUNT_UNUSABLE"
+    text = "The account named by this token cannot be used here; ask the operator to check the account claim"
+
+
+class NotFound(Denial):
+    """Nothing is here."""
+
+    status, error_type, text = 404, "NOT_FOUND", "Nothing is served at this path"
+
+
+class UnknownMethod(Denial):
+    """A JSON-RPC method that this principal may not reach because nobody knows what it does.
+
+    HTTP 404 in the modern era, 200 in the legacy era (JSON-RPC 2.0 section 5.1).
+    """
+
+    status, error_type, text, rpc_code = 404, "NOT_FOUND", "Method not found", -32601
+    legacy_status: ClassVar[int] = 200
+
+
+class MethodNotAllowed(Denial):
+    """The path exists, the HTTP method does not; carries ``Allow``."""
+
+    status, error_type, text = 405, "METHOD_NOT_ALLOWED", "This method is not allowed here"
+
+
+class RequestTimeout(Denial):
+    """The body did not arrive in time."""
+
+    status, error_type, text = 408, "REQUEST_TIMEOUT", "The request body did not arrive in time"
+
+
+class Conflict(Denial):
+    """The state of the resource forbids it (REST only)."""
+
+    status, error_type = 409, "CONFLICT"
+
+
+class PayloadTooLarge(Denial):
+    """The body is larger than ``max_body_bytes``."""
+
+    status, error_type, text = 413, "PAYLOAD_TOO_LARGE", "The request body is too large"
+
+
+class UnsupportedMediaType(Denial):
+    """The body is not plain ``application/json``."""
+
+    status, error_type = 415, "UNSUPPORTED_MEDIA_TYPE"
+    text = "Send Content-Type: application/json, in UTF-8 and without Content-Encoding"
+
+
+class HeadersTooLarge(Denial):
+    """The request head is larger than the server reads."""
+
+    status, error_type, text = 431, "HEADERS_TOO_LARGE", "The request headers are too large"
+
+
+class RateLimited(Denial):
+    """A limit is used up; nothing was spent."""
+
+    status, error_type = 429, "RATE_LIMIT_EXCEEDED"
+
+
+class InternalError(Denial):
+    """A fault of ours that nobody foresaw."""
+
+    status, error_type, text = (
+        500,
+        "INTERNAL_ERROR",
+        "The proxy failed on this request; its operator can find it in the log",
+    )
+
+
+class BadGateway(Denial):
+    """The upstream refused, broke off or answered something that must not reach the client."""
+
+    status, error_type, text = (
+        502,
+        "UPSTREAM_UNAVAILABLE",
+        "The MCP server behind this proxy did not give a usable answer",
+    )
+
+
+class GatewayTimeout(Denial):
+    """The upstream did not answer in time."""
+
+    status, error_type, text = 504, "UPSTREAM_TIMEOUT", "The MCP server behind this proxy did not answer in time"
+
+
+class UpstreamNotReady(Denial):
+    """Something that must be known about the upstream is not known yet."""
+
+    status, error_type, text = 503, "UPSTREAM_UNAVAILABLE", "The MCP server behind this proxy is not ready"
+
+
+class StoreUnavailable(Denial):
+    """The store did not answer, and what was asked of it can't be decided without."""
+
+    status, error_type, text = 503, "STORE_UNAVAILABLE", "The proxy cannot reach its store; try again shortly"
+
+
+class IssuerUnavailable(Denial):
+    """The issuer's keys were never loaded, so no token of it can be judged."""
+
+    status, error_type, text = 503, "ISSUER_UNAVAILABLE", "The token issuer's keys are not available; try again shortly"
+
+
+class Overloaded(Denial):
+    """A bounded queue is full."""
+
+    status, error_type, text = 503, "OVERLOADED", "The proxy is overloaded; try again shortly"

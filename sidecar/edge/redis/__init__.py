@@ -1,0 +1,1 @@
+"""The store on Redis: one script per request, Redis's clock, one hash slot."""

@@ -1,0 +1,257 @@
+"""The values that travel through the house. They hold facts and answers, and do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+SCOPES: Final = ("mcp:full", "mcp:read", "mcp:tools:call", "mcp:tools:list", "mcp:resources:read")
+"""Every scope there is, in the order in which they are written to headers and records."""
+
+CredentialKind = Literal["jwt", "api_key"]
+Era = Literal["legacy", "modern"]
+"""*legacy*: MCP revisions up to 2025-11-25 (sessions). *modern*: 2026-07-28 and later (stateless)."""
+ToolClass = Literal["read", "write", "destructive"]
+JsonRpcId = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A public path and who may come in by it."""
+
+    path: str
+    credentials: tuple[CredentialKind, ...]
+    denials: Literal["http", "in_band"] = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What is known of a request before anything is decided."""
+
+    method: str
+    path: str
+    """The raw target before ``?``: nothing decoded, nothing normalised."""
+    query: str | None
+    """The raw target after the first ``?``; None when there is no ``?``."""
+    headers: Mapping[str, str]
+    """By lower-case name, decoded as latin-1; lines of one name joined by ``", "`` (RFC 9110 section 5.3)."""
+    repeated: frozenset[str]
+    """Lower-case names that came on more than one line."""
+    client: str
+    """The address that failed authentication is counted under: an IPv4 address or an IPv6 /64."""
+    request_id: str
+    era: Era
+
+
+@dataclass(frozen=True, slots=True)
+class BearerToken:
+    """A JWT as presented, not yet verified."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedKey:
+    """An API key as presented, not yet parsed or verified."""
+
+    text: str = field(repr=False)
+
+
+Credential = BearerToken | PresentedKey
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key taken apart: the public lookup id, the secret, and the whole text that is shown once."""
+
+    id: str
+    """``key_`` and the 12 characters of the lookup id."""
+    secret: str = field(repr=False)
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is stored of an API key. Times are Unix seconds. The key itself is not here and nowhere else."""
+
+    id: str
+    account: str
+    name: str
+    prefix: str
+    """The first 16 characters of the key, for people to recognise it by."""
+    scopes: tuple[str, ...]
+    secret_hash: str = field(repr=False)
+    created_at: float
+    created_by: str
+    """The ``sub`` of the token that made it, or ``cli``."""
+    origin: Literal["rest", "cli"]
+    lifetime_s: float
+    """As asked for at creation; a rotation gives the successor the same."""
+    expires_at: float
+    revoked_at: float | None = None
+    replaced_by: str | None = None
+    version: int = 1
+    """Grows by one with every change, so that a stale copy can be told from a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key's record with what its use has left behind."""
+
+    record: KeyRecord
+    last_used_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCount:
+    """How often a key was used in the hour or day that begins at `start` (Unix seconds)."""
+
+    start: int
+    requests: int = 0
+    refused: int = 0
+    writes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """48 hours and 30 days, oldest first, the current ones last, zeros included."""
+
+    hours: tuple[UsageCount, ...]
+    days: tuple[UsageCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who proved itself on this request."""
+
+    account: str
+    subject: str
+    """The token's ``sub``, or the key's id."""
+    kind: CredentialKind
+    credential_id: str
+    """Survives a token refresh: a key's id, or a digest of issuer, ``sub`` and client."""
+    scopes: tuple[str, ...]
+    """As granted, in the order of `SCOPES`, hierarchy not expanded."""
+    issued_at: float
+    """Unix seconds; 0 when the token does not say, which is older than any revocation."""
+    expires_at: float
+    client_id: str | None = None
+    """The token's ``client_id``, else ``azp``."""
+    token_id: str | None = None
+    """A digest of issuer and ``jti``; None when the token has no ``jti``, or for a key."""
+    key: KeyRecord | None = None
+    """The record that was judged, when the credential is a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What one message asks for. A body is always exactly one message."""
+
+    kind: Literal["request", "notification", "response", "stream", "end_session", "manage"]
+    """*stream* is GET, *end_session* is DELETE, *manage* is a REST call."""
+    method: str = ""
+    """The JSON-RPC method; empty where there is none."""
+    id: JsonRpcId | None = None
+    tool: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `requests` in any `window_s` seconds, counted per account, per credential or per client address."""
+
+    name: str
+    requests: int
+    window_s: int
+    per: Literal["account", "credential", "address"] = "account"
+    effect: Literal["any", "write"] = "any"
+    tools: tuple[str, ...] = ()
+    """Globs; empty means that the tool does not matter."""
+    routes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one limit says about one request."""
+
+    limit: Limit
+    remaining: int
+    """Units left after this request, or now when it was not admitted."""
+    reset_s: float
+    """Seconds until the next spent unit returns; 0 when none is spent."""
+    retry_s: float
+    """0 when this limit admits the request, else seconds until it would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Everything the store is asked about one request, in one trip."""
+
+    account: str
+    credential_id: str
+    issued_at: float
+    limits: tuple[Limit, ...]
+    write: bool = False
+    """For the key's usage count."""
+    key_id: str | None = None
+    key_version: int = 0
+    """The version of the record that was judged."""
+    token_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The store's whole answer. Anything but *good* with every quota admitting has spent nothing."""
+
+    standing: Literal["good", "key_changed", "revoked"]
+    """*revoked*: this token, or everything issued to the account before some later moment."""
+    now: float
+    """The store's clock, Unix seconds."""
+    quotas: tuple[Quota, ...] = ()
+    """One for each limit asked about, in that order; empty unless *good*."""
+    key: KeyRecord | None = None
+    """With *key_changed*: the record as it is now, or None when there is none."""
+
+    @property
+    def admitted(self) -> bool:
+        return self.standing == "good" and all(quota.retry_s <= 0 for quota in self.quotas)
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A key that an issuer signs with, and the algorithms it may be used for."""
+
+    kid: str | None
+    algorithms: frozenset[str]
+    key: Any = field(repr=False)
+    """A public key object of *cryptography*, or the bytes of a shared secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityKey:
+    """A key that signs the identity headers. The first one signs, all are published."""
+
+    id: str
+    algorithm: Literal["ed25519", "hmac-sha256"]
+    secret: bytes = field(repr=False)
+    """The raw 32-byte Ed25519 private key, or the HMAC secret of 32 bytes or more."""
+
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header lines as they stand on the wire, names in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Yes, and how: exactly what goes upstream, and what is added to the answer."""
+
+    method: str
+    target: str
+    """Path and query for the upstream, as signed."""
+    headers: Headers
+    """All of them but ``Host`` and framing, which the upstream client owns."""
+    body: bytes | None
+    """The very bytes that were judged."""
+    answer_headers: tuple[tuple[str, str], ...]
+    """The rate headers that the client gets with the answer."""
