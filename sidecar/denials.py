@@ -1,4 +1,4 @@
-"""Every way to say no. A denial is raised where the reason is known and rendered in one place, `edge.rendering`."""
+"""Every way to say no. A denial is raised where the reason is known and rendered in one place, `edge.http.rendering`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class InvalidApiKey(Denial):
 
 
 class InsufficientScope(Denial):
-    """The principal is known and may not do this. `required` is the scope that would do."""
+    """The principal is known and may not do this. `required` names the missing scopes, space-separated."""
 
     status, error_type = 403, "INSUFFICIENT_SCOPE"
 
@@ -106,6 +106,12 @@ class UnknownMethod(Denial):
 
     status, error_type, text, rpc_code = 404, "NOT_FOUND", "Method not found", -32601
     legacy_status: ClassVar[int] = 200
+
+
+class DroppedNotification(Denial):
+    """A notification that is not passed on. It has no answer that could say so: the client gets an empty 202."""
+
+    status, error_type = 202, "NOTIFICATION_DROPPED"
 
 
 class MethodNotAllowed(Denial):

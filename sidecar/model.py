@@ -242,6 +242,17 @@ Headers = tuple[tuple[bytes, bytes], ...]
 """Header lines as they stand on the wire, names in any case."""
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far a request got, filled in on the way. For its log line and for a refusal's id; no decision reads it."""
+
+    principal: Principal | None = None
+    action: Action | None = None
+    message_id: JsonRpcId | None = None
+    body_judged: bool = False
+    quotas: tuple[Quota, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Permit:
     """Yes, and how: exactly what goes upstream, and what is added to the answer."""

@@ -7,8 +7,8 @@ Every method of a store may raise `denials.StoreUnavailable`; nothing else of a 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from sidecar.model import (
     Admission,
@@ -248,4 +248,38 @@ class Upstream(Protocol):
 
     async def reachable(self) -> bool:
         """Tell whether a connection can be had."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears what happens to requests; log and metrics are made of it."""
+
+    def request(
+        self,
+        members: Mapping[str, Any],
+        *,
+        route: str,
+        outcome: str,
+        era: str,
+        seconds: float,
+        upstream_seconds: float | None,
+        quotas: Iterable[Quota],
+    ) -> None:
+        """Take note of a finished request. `route`, `outcome` and `era` come from closed sets."""
+        ...
+
+    def event(self, name: str, *, level: str = "info", **members: Any) -> None:
+        """Take note of something that is not a request."""
+        ...
+
+    def auth_failure(self, reason: str) -> None:
+        """Take note of a refused credential."""
+        ...
+
+    def stream_opened(self, route: str) -> None:
+        """Take note of an answer that begins to stream."""
+        ...
+
+    def stream_closed(self, route: str) -> None:
+        """Take note of its end."""
         ...

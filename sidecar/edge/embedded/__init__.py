@@ -1,1 +1,52 @@
-"""The store without a server: SQLite for what must survive, the process for limits."""
+"""The store that needs no server: SQLite for keys and revocations, limits in the memory of the one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.edge.embedded.admission import LocalAdmission
+from sidecar.edge.embedded.copies import Copies
+from sidecar.edge.embedded.database import Database
+from sidecar.edge.embedded.keys import SqliteKeys
+from sidecar.edge.embedded.limits import MemoryLimits
+from sidecar.edge.embedded.revocations import SqliteRevocations
+from sidecar.edge.embedded.usage import UsageCounts
+
+__all__ = ["EmbeddedStore", "MemoryLimits"]
+
+
+class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
+    """`ports.Store` in one process and one file, which the command may change meanwhile."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._copies = Copies(database)
+        self._limits = MemoryLimits(clock)
+        self._failures = MemoryLimits(clock)
+        self._usage = UsageCounts(database, clock)
+
+    @classmethod
+    async def open(cls, path: str, *, clock: Callable[[], float], busy_timeout_s: float = 2.0) -> EmbeddedStore:
+        """Open the file, or make it (0600, in a directory of 0700).
+
+        Args:
+            path: The SQLite file.
+            clock: Unix seconds.
+            busy_timeout_s: How long a change waits for another process that is changing the file.
+
+        Raises:
+            StoreUnavailable: The path can't be written, or what is there is not ours or too new.
+        """
+        return cls(await Database.open(path, busy_timeout_s=busy_timeout_s), clock)
+
+    async def ping(self) -> None:
+        """See `ports.Store`."""
+        self._copies.refresh()
+
+    async def aclose(self) -> None:
+        """See `ports.Store`."""
+        try:
+            await self._usage.aclose()
+        finally:
+            await self._database.aclose()

@@ -1,1 +1,39 @@
-"""The store on Redis: one script per request, Redis's clock, one hash slot."""
+"""The store on Redis 6.2 or newer, or Valkey: for anything shared by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.edge.redis.admission import RedisAdmission
+from sidecar.edge.redis.keys import RedisKeys
+from sidecar.edge.redis.link import Link
+from sidecar.edge.redis.revocations import RedisRevocations
+from sidecar.edge.redis.usage import RedisUsage
+
+__all__ = ["RedisStore"]
+
+
+class RedisStore(RedisAdmission, RedisKeys, RedisRevocations, RedisUsage):
+    """`ports.Store` on one Redis."""
+
+    @classmethod
+    def from_url(cls, url: str, *, clock: Callable[[], float] | None = None, timeout_s: float = 0.1) -> RedisStore:
+        """Name the Redis to use; it is connected to when first asked.
+
+        Args:
+            url: ``redis://``, ``rediss://`` or ``unix://``; options of redis-py may follow in the query.
+            clock: For tests only. Without one, Redis's own clock counts, whatever the clocks of its users say.
+            timeout_s: The deadline of every round trip.
+
+        Raises:
+            ValueError: when the URL is none.
+        """
+        return cls(Link(url, timeout_s), clock)
+
+    async def ping(self) -> None:
+        """See `ports.Store`."""
+        await self._link.call("PING")
+
+    async def aclose(self) -> None:
+        """See `ports.Store`."""
+        await self._link.aclose()

@@ -1,0 +1,205 @@
+"""Starts and stops everything, in order. The one place that knows all parts, with `wiring`, which builds them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO, Final, Literal
+
+import uvloop
+from aiohttp import web
+
+from sidecar import wiring
+from sidecar.config import Config
+from sidecar.denials import StoreUnavailable
+from sidecar.edge.admin import Readiness, Status, admin_application
+from sidecar.edge.hashing import BcryptHasher
+from sidecar.edge.http.listener import Listener
+from sidecar.edge.http.server import PublicServer
+from sidecar.edge.jwks import KeySets
+from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
+from sidecar.edge.upstream import UpstreamClient
+from sidecar.keyring import Keyring
+from sidecar.management import ManagementApi
+from sidecar.ports import Store
+from sidecar.wiring import open_store
+
+__all__ = ["Sidecar", "keyring", "open_store", "serve"]
+
+_STOP_S: Final = 10.0
+
+
+@contextlib.asynccontextmanager
+async def keyring(config: Config, store: Store) -> AsyncIterator[Keyring]:
+    """Return the use cases of API keys over an open store, for a command that ends soon."""
+    hasher = BcryptHasher(config.api_keys.bcrypt_cost)
+    try:
+        yield wiring.keyring(config, store, hasher)
+    finally:
+        await hasher.aclose()
+
+
+def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    return uvloop.run(_serve(config, config_warnings))
+
+
+class Sidecar:
+    """Everything that runs, from its parts' start to their end."""
+
+    def __init__(self, config: Config, *, log: BinaryIO | None = None) -> None:
+        self._config = config
+        self.telemetry = Telemetry(log or sys.stdout.buffer, level=config.log.level, access=config.log.access)
+        self._parts = contextlib.AsyncExitStack()
+        self._phase: Literal["starting", "serving", "draining"] = "starting"
+        self.public_url_bound = ""
+        """Where the public port really is; with port 0 the system chose it."""
+        self.admin_url = ""
+        self.keyring: Keyring
+        self._store: Store
+        self._key_sets: KeySets
+        self._upstream: UpstreamClient
+
+    async def start(self) -> None:
+        """Open the ports. What is fetched from others is fetched in the background.
+
+        Raises:
+            OSError: a port or a file can't be had.
+            StoreUnavailable: the embedded store's file can't be used.
+        """
+        try:
+            await self._start_admin()
+            await self._start_public(await self._assemble())
+        except BaseException:
+            await self._parts.aclose()
+            raise
+        self._phase = "serving"
+        self.telemetry.event("started", public=self.public_url_bound, admin=self.admin_url)
+
+    async def stop(self) -> None:
+        """Take no new requests, give those that run a moment to finish, and let go of everything."""
+        self._phase = "draining"
+        self.telemetry.event("stopping")
+        await self._parts.aclose()
+        self.telemetry.event("stopped")
+
+    async def readiness(self) -> Readiness:
+        """Find out whether requests should be sent here. The upstream is reported and never gates."""
+        if self._phase != "serving":
+            return Readiness("draining" if self._phase == "draining" else "not_ready")
+        store_up, upstream_up = await asyncio.gather(self._store_answers(), self._upstream.reachable())
+        issuers = dict(self._key_sets.status())
+        checks = {"store": _ok(store_up), "issuers": issuers, "upstream": _ok(upstream_up)}
+        status: Status = "ready"
+        if not store_up and self._config.limits.on_store_failure == "deny":
+            status = "not_ready"
+        elif not (store_up and upstream_up and all(state == "ok" for state in issuers.values())):
+            status = "degraded"
+        return Readiness(status, checks)
+
+    async def _store_answers(self) -> bool:
+        try:
+            await self._store.ping()
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def _assemble(self) -> PublicServer:
+        config, telemetry, parts = self._config, self.telemetry, self._parts
+        self._store = await parts.enter_async_context(open_store(config))
+        hasher = BcryptHasher(config.api_keys.bcrypt_cost)
+        parts.push_async_callback(hasher.aclose)
+        self._upstream = wiring.upstream(config)
+        parts.push_async_callback(self._upstream.aclose)
+        self._key_sets = wiring.key_sets(config, telemetry)
+        parts.push_async_callback(self._key_sets.aclose)
+        await self._key_sets.start()
+        signer = wiring.signer(config, self._upstream.authority)
+        catalogue = wiring.catalogue(config, self._upstream, signer, telemetry)
+        parts.push_async_callback(catalogue.aclose)
+        catalogue.start()
+        self.keyring = wiring.keyring(config, self._store, hasher)
+        rule = config.api_keys.management
+        return PublicServer(
+            routes=config.routes,
+            gateway=wiring.gateway(
+                config,
+                store=self._store,
+                hasher=hasher,
+                key_sets=self._key_sets,
+                signer=signer,
+                catalogue=catalogue,
+                telemetry=telemetry,
+            ),
+            management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
+            upstream=self._upstream,
+            identity_keys=signer.jwks(),
+            observer=telemetry,
+            max_body_bytes=config.max_body_bytes,
+            stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
+            trusted_proxies=config.trusted_proxies,
+        )
+
+    async def _start_admin(self) -> None:
+        application = admin_application(
+            readiness=self.readiness, metrics=self.telemetry.exposition, metrics_type=METRICS_TYPE
+        )
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        self._parts.push_async_callback(runner.cleanup)
+        admin = self._config.admin
+        await web.TCPSite(runner, admin.host, admin.port).start()
+        self.admin_url = _url(runner.addresses[0])
+
+    async def _start_public(self, server: PublicServer) -> None:
+        listener = Listener(server.handle, bad_head=self._note_bad_head)
+        listen = self._config.listen
+        port = await asyncio.get_running_loop().create_server(listener, listen.host, listen.port, backlog=1024)
+
+        async def close() -> None:
+            port.close()
+            await listener.shutdown(_STOP_S)
+
+        self._parts.push_async_callback(close)
+        self.public_url_bound = _url(port.sockets[0].getsockname())
+
+    def _note_bad_head(self, status: int) -> None:
+        self.telemetry.request(
+            {"outcome": "bad_head", "status": status},
+            route="other",
+            outcome="bad_head",
+            era="legacy",
+            seconds=0.0,
+            upstream_seconds=None,
+            quotas=(),
+        )
+
+
+async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
+    sidecar = Sidecar(config)
+    for warning in config_warnings:
+        sidecar.telemetry.event("config_warning", level="warning", problem=warning)
+    try:
+        await sidecar.start()
+    except (OSError, ValueError, StoreUnavailable) as problem:
+        detail = problem.detail if isinstance(problem, StoreUnavailable) else str(problem)
+        sidecar.telemetry.event("start_failed", level="error", problem=detail)
+        return 1
+    stop = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    await stop.wait()
+    await sidecar.stop()
+    return 0
+
+
+def _ok(answers: bool) -> str:
+    return "ok" if answers else "unavailable"
+
+
+def _url(address: Any) -> str:
+    host, port = address[0], address[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

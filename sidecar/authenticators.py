@@ -1,0 +1,194 @@
+"""Who is this? One authenticator for each kind of credential; each is a port plus the pure check."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from asyncio import Future, ensure_future, shield
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sidecar.bounded import BoundedDict
+from sidecar.denials import InvalidApiKey, InvalidToken, StoreUnavailable
+from sidecar.model import ApiKey, BearerToken, KeyRecord, Limit, PresentedKey, Principal, RequestFacts
+from sidecar.policy import apikeys, quotas, tokens
+from sidecar.policy.tokens import IssuerPolicy
+from sidecar.ports import FailureCounter, SecretHasher, Store, VerificationKeys
+
+_REMEMBERED: Final = 10_000
+_REMEMBER_SECRET_S: Final = 600
+
+
+class FailedAttempts:
+    """Limits failed authentication per client address; it refuses only what failed, or what would cost bcrypt."""
+
+    def __init__(self, counter: FailureCounter, limit: Limit, clock: Callable[[], float]) -> None:
+        self._counter = counter
+        self._limit = limit
+        self._clock = clock
+
+    async def require_room(self, client: str) -> None:
+        """Raise RateLimited when this address has used up its failures."""
+        quota = await self._counter.peek(client, self._limit)
+        if quota.retry_s > 0:
+            raise quotas.refusal((quota,), self._clock())
+
+    async def count(self, client: str) -> None:
+        """Count one failure; raise RateLimited when there was no room for it."""
+        quota = await self._counter.record(client, self._limit)
+        if quota.retry_s > 0:
+            raise quotas.refusal((quota,), self._clock())
+
+
+class JwtAuthenticator:
+    """Bearer tokens of the configured issuers.
+
+    Verified tokens are remembered under a digest of the whole token until they expire or the issuer's key set
+    changes; at most 10 000 of them, the oldest forgotten first.
+    """
+
+    def __init__(
+        self,
+        issuers: Mapping[str, IssuerPolicy],
+        keys: VerificationKeys,
+        revocations: Store,
+        clock: Callable[[], float],
+    ) -> None:
+        self._issuers = issuers
+        self._keys = keys
+        self._revocations = revocations
+        self._clock = clock
+        self._remembered: BoundedDict[bytes, tuple[Principal, IssuerPolicy, int]] = BoundedDict(_REMEMBERED)
+
+    async def authenticate(self, credential: BearerToken, facts: RequestFacts) -> Principal:
+        """Return the token's principal.
+
+        Raises:
+            InvalidToken, AccountUnusable: the token proves nothing, or nobody we could name.
+            IssuerUnavailable: its issuer's keys were never loaded.
+        """
+        digest = hashlib.sha256(credential.token.encode("latin-1", "replace")).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            principal, policy, generation = remembered
+            if generation == self._keys.generation(policy.issuer):
+                if self._clock() >= principal.expires_at + policy.leeway_s:
+                    raise InvalidToken("token_expired")
+                return principal
+        return await self._verify(credential, digest)
+
+    async def _verify(self, credential: BearerToken, digest: bytes) -> Principal:
+        unverified = tokens.peek(credential.token)
+        policy = self._issuers.get(unverified.issuer)
+        if policy is None:
+            raise InvalidToken("token_issuer", detail="no such issuer is configured")
+        if unverified.algorithm not in policy.algorithms:
+            raise InvalidToken("token_algorithm", detail=f"{policy.issuer} may not sign so")
+        key = await self._keys.find(policy.issuer, unverified.kid, unverified.algorithm)
+        if key is None:
+            raise InvalidToken("token_key", detail="no such key in the issuer's key set")
+        generation = self._keys.generation(policy.issuer)
+        principal = tokens.verify(unverified, policy, key, self._clock())
+        if await self._is_met(principal):
+            self._remembered[digest] = (principal, policy, generation)
+        return principal
+
+    async def _is_met(self, principal: Principal) -> bool:
+        """Tell the store of a token seen for the first time, so that its revocation reaches us; refuse a revoked one.
+
+        The signature has proved the token. While the store is away its revocation can't be asked about: whether such
+        requests go on is `limits.on_store_failure`'s to say, in the gateway. Not remembered, it is met again.
+        """
+        if principal.token_id is None:
+            return True
+        try:
+            good = await self._revocations.meet(principal.token_id, principal.account, principal.expires_at)
+        except StoreUnavailable:
+            return False
+        if not good:
+            raise InvalidToken("token_revoked")
+        return True
+
+
+class ApiKeyAuthenticator:
+    """API keys: the secret is proved by bcrypt once in a while, the record is judged on every request.
+
+    What is remembered, under a digest keyed by a secret of this process: "this secret matched this hash", for 10
+    minutes; 10 000 of them at most. Records are remembered too, 10 000 at most: the gateway's trip to the store tells
+    when one is out of date.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        hasher: SecretHasher,
+        failures: FailedAttempts,
+        *,
+        clock: Callable[[], float],
+        process_secret: bytes,
+    ) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._failures = failures
+        self._clock = clock
+        self._process_secret = process_secret
+        self._records: BoundedDict[str, KeyRecord] = BoundedDict(_REMEMBERED)
+        self._matched: BoundedDict[bytes, float] = BoundedDict(_REMEMBERED)
+        self._matching: dict[bytes, Future[bool]] = {}
+
+    async def authenticate(self, credential: PresentedKey, facts: RequestFacts) -> Principal:
+        """Return the key's principal.
+
+        Raises:
+            InvalidApiKey: unknown, malformed, wrong, revoked and expired alike.
+            RateLimited: this would need bcrypt, and the client's address has failed too often.
+            StoreUnavailable, Overloaded: it could not be found out.
+        """
+        key = apikeys.parse(credential.text)
+        record = self._records.get(key.id)
+        if record is None:
+            await self._failures.require_room(facts.client)
+            record = await self._load(key.id)
+        digest = self._digest(key, record)
+        if self._matched.get(digest, 0.0) <= self._clock():
+            await self._failures.require_room(facts.client)
+            if not await self._matches(key, record, digest):
+                raise InvalidApiKey("key_secret")
+        return self.judge(record)
+
+    def judge(self, record: KeyRecord | None) -> Principal:
+        """Return the principal of a record as it is now, or raise InvalidApiKey."""
+        if record is None:
+            raise InvalidApiKey("key_unknown")
+        apikeys.judge(record, self._clock())
+        self._records[record.id] = record
+        return apikeys.principal(record)
+
+    async def _load(self, key_id: str) -> KeyRecord:
+        account = await self._store.account_of(key_id)
+        stored = await self._store.get(account, key_id) if account is not None else None
+        if stored is None:
+            raise InvalidApiKey("key_unknown")
+        return stored.record
+
+    def _digest(self, key: ApiKey, record: KeyRecord) -> bytes:
+        # The lookup id and the hash have fixed lengths, so no two triples give the same text.
+        text = f"{key.id}\n{record.secret_hash}\n{key.secret}".encode()
+        return hmac.digest(self._process_secret, text, "sha256")
+
+    async def _matches(self, key: ApiKey, record: KeyRecord, digest: bytes) -> bool:
+        """Ask bcrypt, once for all that present the same secret at the same time."""
+        matching = self._matching.get(digest)
+        if matching is None:
+            matching = ensure_future(self._hasher.verify(key.secret, record.secret_hash))
+            self._matching[digest] = matching
+            matching.add_done_callback(lambda done: self._forget(digest, done))
+        matches = await shield(matching)
+        if matches:
+            self._matched[digest] = self._clock() + _REMEMBER_SECRET_S
+        return matches
+
+    def _forget(self, digest: bytes, done: Future[bool]) -> None:
+        del self._matching[digest]
+        if not done.cancelled():
+            done.exception()  # retrieved here too, for when every caller has left

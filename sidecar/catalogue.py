@@ -1,0 +1,211 @@
+"""What tools does the upstream have, in its own words? Asked by the sidecar itself, in the era the upstream speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from sidecar.denials import BadGateway, Denial, UpstreamNotReady
+from sidecar.model import Headers, ToolClass
+from sidecar.policy.tools import class_of_annotations
+from sidecar.ports import Upstream, UpstreamAnswer
+
+_MODERN_VERSION: Final = "2026-07-28"
+_LEGACY_VERSION: Final = "2025-11-25"
+_CLIENT: Final = {"name": "mcp-sidecar", "version": "1"}
+_MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
+_MAX_PAGES: Final = 1_000
+_IDLE_S: Final = 30.0
+_FIRST_RETRY_S: Final = 1.0
+_JSON: Final = ((b"Content-Type", b"application/json"), (b"Accept", b"application/json, text/event-stream"))
+
+Sign = Callable[[str, Headers, bytes | None], tuple[str, Headers]]
+"""Method, header lines and body in; target and signed header lines out."""
+
+
+class Catalogue:
+    """Keeps the annotations of all tools; a failed refresh keeps the last ones."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        sign: Sign,
+        *,
+        refresh_s: float,
+        report: Callable[[int | None, str], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._upstream = upstream
+        self._sign = sign
+        self._refresh_s = refresh_s
+        self._report = report
+        self._sleep = sleep
+        self._classes: Mapping[str, ToolClass | None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def annotated(self, tool: str) -> ToolClass | None:
+        """Return the class that the upstream's annotations give this tool (see `ports.ToolCatalogue`)."""
+        if self._classes is None:
+            raise UpstreamNotReady("catalogue_missing", retry_after_s=1)
+        return self._classes.get(tool)
+
+    def start(self) -> None:
+        """Begin to fetch, at once and then every `refresh_s`; sooner, and ever less often, after a failure."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_fresh())
+
+    async def aclose(self) -> None:
+        """Stop fetching."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def refresh(self) -> None:
+        """Fetch all pages now.
+
+        Raises:
+            Denial: the upstream could not be reached, or its answers make no list.
+        """
+        tools = await self._modern_tools()
+        if tools is None:
+            tools = await self._legacy_tools()
+        self._classes = {tool["name"]: class_of_annotations(tool.get("annotations")) for tool in tools}
+
+    async def _keep_fresh(self) -> None:
+        retry_s = _FIRST_RETRY_S
+        while True:
+            try:
+                await self.refresh()
+            except Denial as denial:
+                self._report(None, f"{denial.reason}: {denial.detail or denial.message}")
+                await self._sleep(min(retry_s, self._refresh_s))
+                retry_s *= 2
+            else:
+                self._report(len(self._classes or ()), "")
+                retry_s = _FIRST_RETRY_S
+                await self._sleep(self._refresh_s)
+
+    async def _modern_tools(self) -> list[dict[str, Any]] | None:
+        """Return the tools of an upstream that speaks 2026-07-28, or None when it does not."""
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": _MODERN_VERSION,
+            "io.modelcontextprotocol/clientInfo": _CLIENT,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        lines = (*_JSON, (b"MCP-Protocol-Version", _MODERN_VERSION.encode()), (b"Mcp-Method", b"tools/list"))
+        status, _, reply = await self._call("tools/list", {"_meta": meta}, lines)
+        if _is_no_such_method(reply) and status == 404:
+            # A modern server without tools and a legacy server that answers 404 look alike; only the latter can
+            # be asked in the other way, which settles it.
+            return None
+        if status != 200 or not isinstance(_tools_in(reply), list):
+            return None
+        return await self._pages(reply, {"_meta": meta}, lines)
+
+    async def _legacy_tools(self) -> list[dict[str, Any]]:
+        hello = {"protocolVersion": _LEGACY_VERSION, "capabilities": {}, "clientInfo": _CLIENT}
+        status, headers, reply = await self._call("initialize", hello, _JSON)
+        result = reply.get("result")
+        if status != 200 or not isinstance(result, dict):
+            raise BadGateway("catalogue_refused", detail=f"initialize was answered with HTTP {status}")
+        version = str(result.get("protocolVersion", _LEGACY_VERSION))
+        session = next((value for name, value in headers if name.lower() == b"mcp-session-id"), None)
+        lines: Headers = (*_JSON, (b"MCP-Protocol-Version", version.encode("ascii", "replace")))
+        if session is not None:
+            lines = (*lines, (b"Mcp-Session-Id", session))
+        try:
+            await self._notify("notifications/initialized", lines)
+            status, _, reply = await self._call("tools/list", {}, lines)
+            if _is_no_such_method(reply):
+                return []
+            return await self._pages(reply, {}, lines)
+        finally:
+            if session is not None:
+                await self._end_session(lines)
+
+    async def _pages(self, reply: dict[str, Any], params: dict[str, Any], lines: Headers) -> list[dict[str, Any]]:
+        tools: list[dict[str, Any]] = []
+        for _ in range(_MAX_PAGES):
+            page = _tools_in(reply)
+            if page is None or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in page):
+                raise BadGateway("catalogue_malformed", detail="tools/list was not answered with a list of tools")
+            tools += page
+            cursor = reply["result"].get("nextCursor")
+            if cursor is None:
+                return tools
+            _, _, reply = await self._call("tools/list", {**params, "cursor": cursor}, lines)
+        raise BadGateway("catalogue_malformed", detail=f"tools/list has more than {_MAX_PAGES} pages")
+
+    async def _call(self, method: str, params: dict[str, Any], lines: Headers) -> tuple[int, Headers, dict[str, Any]]:
+        body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        answer = await self._send("POST", lines, body)
+        try:
+            content = await answer.read(_MAX_ANSWER_BYTES)
+        finally:
+            answer.close()
+        return answer.status, answer.headers, _reply_in(content)
+
+    async def _notify(self, method: str, lines: Headers) -> None:
+        answer = await self._send("POST", lines, orjson.dumps({"jsonrpc": "2.0", "method": method}))
+        answer.close()
+
+    async def _end_session(self, lines: Headers) -> None:
+        with contextlib.suppress(Denial):
+            answer = await self._send("DELETE", lines, None)
+            answer.close()
+
+    async def _send(self, method: str, lines: Headers, body: bytes | None) -> UpstreamAnswer:
+        target, signed = self._sign(method, lines, body)
+        return await self._upstream.send(method, target, signed, body, idle_timeout_s=_IDLE_S)
+
+
+class NoCatalogue:
+    """Stands in where the upstream's annotations are not trusted: they say nothing of any tool."""
+
+    def annotated(self, tool: str) -> ToolClass | None:
+        return None
+
+    def start(self) -> None:
+        """There is nothing to fetch."""
+
+    async def aclose(self) -> None:
+        """There is nothing to stop."""
+
+
+def _reply_in(content: bytes) -> dict[str, Any]:
+    """Return the JSON-RPC answer in a JSON body or in the last such event of an SSE body; empty when there is none."""
+    for candidate in (content, *reversed(_events(content))):
+        try:
+            reply = orjson.loads(candidate)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(reply, dict) and ("result" in reply or "error" in reply):
+            return reply
+    return {}
+
+
+def _events(content: bytes) -> list[bytes]:
+    """Return the data of each event, its lines joined (HTML, server-sent events, section 9.2.6)."""
+    events, data = [], []
+    for line in [*content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""]:
+        if line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+        elif not line and data:
+            events.append(b"\n".join(data))
+            data = []
+    return events
+
+
+def _tools_in(reply: Mapping[str, Any]) -> list[Any] | None:
+    result = reply.get("result")
+    tools = result.get("tools") if isinstance(result, dict) else None
+    return tools if isinstance(tools, list) else None
+
+
+def _is_no_such_method(reply: Mapping[str, Any]) -> bool:
+    error = reply.get("error")
+    return isinstance(error, dict) and error.get("code") == -32601

@@ -1,0 +1,46 @@
+"""Commands that act on the store: open it, act, and let go of it again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from sidecar import app
+from sidecar.cli.grammar import Run
+from sidecar.cli.output import Outcome, write_warnings
+from sidecar.cli.settings import load_settings
+from sidecar.config import Config
+from sidecar.keyring import Keyring
+from sidecar.ports import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command acts."""
+
+    config: Config
+    store: Store
+    keyring: Keyring
+
+
+Act: TypeAlias = Callable[[argparse.Namespace, Place], Awaitable[Outcome]]
+
+
+def acting(act: Act) -> Run:
+    """Make a command of what it does once the store is open."""
+    return partial(_run, act)
+
+
+def _run(act: Act, args: argparse.Namespace) -> Outcome:
+    config, missing = load_settings(args)
+    write_warnings(missing, as_json=args.json)
+    return asyncio.run(_act(act, args, config))
+
+
+async def _act(act: Act, args: argparse.Namespace, config: Config) -> Outcome:
+    async with app.open_store(config) as store, app.keyring(config, store) as keyring:
+        return await act(args, Place(config, store, keyring))

@@ -1,0 +1,72 @@
+"""What is legal and probably not wanted. Said at start-up and by check-config, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.config.sections import Config, IssuerConfig
+from sidecar.config.urls import is_loopback
+
+_EXAMPLE_HOST: Final = "idp.example"
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """Return one sentence for each setting that an operator will most likely want otherwise."""
+    return (*_about_tokens(config), *_about_access(config), *_about_the_network(config), *_about_identity(config))
+
+
+def _about_tokens(config: Config) -> Iterator[str]:
+    if not config.jwt.issuers:
+        yield "jwt.issuers is empty: no token is accepted, so routes for JWTs and key management answer 401"
+    for issuer in config.jwt.issuers:
+        yield from _about_issuer(issuer)
+
+
+def _about_issuer(issuer: IssuerConfig) -> Iterator[str]:
+    if urlsplit(issuer.issuer).hostname == _EXAMPLE_HOST:
+        yield f"jwt.issuers still has the example {issuer.issuer}: put your own issuer there, nobody else can sign in"
+    if "mcp:full" in issuer.default_scopes:
+        yield (
+            f"jwt.issuers: tokens of {issuer.issuer} that name no mcp:* scope get mcp:full, which allows everything; "
+            "set default_scopes to what such tokens should get"
+        )
+    fetched = issuer.jwks_file is None and issuer.secret is None
+    if fetched and _is_exposed(issuer.jwks_url or issuer.issuer):
+        yield f"jwt.issuers: keys of {issuer.issuer} are fetched over plain http: who can change them can sign in"
+
+
+def _about_access(config: Config) -> Iterator[str]:
+    tools = config.access.tools
+    if not config.access.trust_annotations and not (tools.read or tools.write or tools.destructive):
+        yield (
+            "access.trust_annotations is off and access.tools is empty: every tool counts as a write, "
+            "and mcp:read and mcp:tools:call can call none"
+        )
+
+
+def _about_the_network(config: Config) -> Iterator[str]:
+    if not is_loopback(config.listen.host) and config.public_url.startswith("http://"):
+        yield (
+            f"listen.host is {config.listen.host} and public_url is plain http: credentials can be read on the way; "
+            "put TLS in front and set public_url to its https address"
+        )
+    if _is_exposed(config.upstream.url):
+        yield "upstream.url is plain http to another machine: requests and answers can be read and changed on the way"
+    for network in config.trusted_proxies:
+        if network.prefixlen == 0:
+            yield f"trusted_proxies has {network}: every client can say which address it comes from"
+
+
+def _about_identity(config: Config) -> Iterator[str]:
+    if not config.identity.keys:
+        yield (
+            "identity.keys is empty: a signing key is made and kept beside the store; "
+            "set one to keep it when the store is lost"
+        )
+
+
+def _is_exposed(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")

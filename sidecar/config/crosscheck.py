@@ -1,0 +1,85 @@
+"""What has to hold between sections, beyond what each of them says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sidecar.config.reader import Complaint, CrossRule
+from sidecar.config.sections import Config
+from sidecar.config.values import MANAGEMENT_PATH
+
+_ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+
+
+def _listeners_differ(config: Config) -> Iterator[Complaint]:
+    hosts = {config.listen.host, config.admin.host}
+    if config.listen.port == config.admin.port != 0 and (len(hosts) == 1 or hosts & _ANY_HOST):
+        yield "admin.port", f"must not be the port of listen, {config.listen.port}"
+
+
+def _accounts_of_issuers_differ(config: Config) -> Iterator[Complaint]:
+    issuers = config.jwt.issuers
+    for index, one in enumerate(issuers):
+        key = f"jwt.issuers[{index}].account_prefix"
+        if len(issuers) > 1 and not one.account_prefix:
+            yield key, "must be set when there are several issuers, so that no two accounts get the same name"
+            continue
+        for other, two in enumerate(issuers):
+            if other != index and two.account_prefix.startswith(one.account_prefix):
+                yield (
+                    key,
+                    f"must not be the start of jwt.issuers[{other}].account_prefix, or accounts could be mixed up",
+                )
+
+
+def _audiences_are_known(config: Config) -> Iterator[Complaint]:
+    if not any("jwt" in route.credentials for route in config.routes):
+        for index, issuer in enumerate(config.jwt.issuers):
+            if not issuer.audiences:
+                yield f"jwt.issuers[{index}].audiences", "must be set when no route takes JWTs, as no URL stands for it"
+
+
+def _limits_name_routes(config: Config) -> Iterator[Complaint]:
+    known = {route.path for route in config.routes} | {MANAGEMENT_PATH}
+    for index, limit in enumerate(config.limits.policies):
+        for position, path in enumerate(limit.routes):
+            if path not in known:
+                yield f"limits.policies[{index}].routes[{position}]", f"must be one of {', '.join(sorted(known))}"
+
+
+def _identity_keys_fit(config: Config) -> Iterator[Complaint]:
+    wanted = config.identity.algorithm
+    need = {"ed25519": "private_key_file", "hmac-sha256": "secret_file"}[wanted]
+    for index, key in enumerate(config.identity.keys):
+        if key.algorithm != wanted:
+            yield f"identity.keys[{index}]", f"must have a {need}, because identity.algorithm is {wanted}"
+
+
+def _replicas_share_identity_keys(config: Config) -> Iterator[Complaint]:
+    if config.store.sqlite_path is None and not config.identity.keys:
+        make, name = {
+            "ed25519": ("openssl genpkey -algorithm ed25519 -out identity.pem", "private_key_file: identity.pem"),
+            "hmac-sha256": ("openssl rand -base64 32 > identity.secret", "secret_file: identity.secret"),
+        }[config.identity.algorithm]
+        yield (
+            "identity.keys",
+            "must name a key when the store is shared, because several replicas must sign with the same key; "
+            f"make one with: {make}; then write: keys: [{{id: k1, {name}}}]",
+        )
+
+
+def _workers_share_a_store(config: Config) -> Iterator[Complaint]:
+    if config.workers > 1 and config.store.sqlite_path is not None:
+        yield "workers", "must be 1 with the embedded store; more need a shared one, such as redis://"
+
+
+CROSS_RULES: Final[tuple[CrossRule[Config], ...]] = (
+    (("admin.port", "admin.host", "listen.port", "listen.host"), _listeners_differ),
+    (("jwt.issuers[].account_prefix",), _accounts_of_issuers_differ),
+    (("jwt.issuers[].audiences", "routes"), _audiences_are_known),
+    (("limits.policies", "routes"), _limits_name_routes),
+    (("identity.keys", "identity.algorithm"), _identity_keys_fit),
+    (("identity.keys", "store.url", "identity.algorithm"), _replicas_share_identity_keys),
+    (("workers", "store.url"), _workers_share_a_store),
+)

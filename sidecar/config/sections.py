@@ -1,0 +1,270 @@
+"""Every setting, with its default and the rule for its value. What a setting means stands in ``config.yaml``.
+
+A new key is one field here and one line there.
+"""
+# ruff: noqa: RUF009 - `setting` and `nested` declare fields, they make no values
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sidecar.config import files, urls
+from sidecar.config import values as v
+from sidecar.config.document import Entry, Refused
+from sidecar.config.reader import listed, nested, optional, section, setting
+from sidecar.model import SCOPES, CredentialKind, IdentityKey, Limit, Route
+
+_DAY_S: Final = 86_400
+_MOST: Final = 1_000_000
+_DEFAULT_ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
+_ROUTE_KINDS: Final[tuple[CredentialKind, ...]] = ("jwt", "api_key")
+
+_ROUTE: Final = section(
+    Route,
+    {
+        "path": v.route_path,
+        "credentials": listed(v.one_of(_ROUTE_KINDS), at_least=1, of="kind of credential"),
+        "denials": v.one_of(("http", "in_band")),
+    },
+)
+_LIMIT: Final = section(
+    Limit,
+    {
+        "name": v.policy_name,
+        "per": v.one_of(("account", "credential")),
+        "requests": v.whole(1, _MOST),
+        "window_s": v.whole(1, 30 * _DAY_S, of="seconds"),
+        "effect": v.one_of(("any", "write")),
+        "tools": listed(v.glob),
+        "routes": listed(v.text(256, "a path")),
+    },
+)
+
+
+def _audiences(entry: Entry) -> tuple[str, ...]:
+    """Null is made good once the routes are known."""
+    return () if entry.is_null else listed(v.token, at_least=1, of="audience")(entry)
+
+
+def _in_table_order(issuer_or_keys: dict[str, Any]) -> None:
+    """Put the default scopes into the order in which scopes are written everywhere."""
+    if "default_scopes" in issuer_or_keys:
+        issuer_or_keys["default_scopes"] = tuple(sorted(issuer_or_keys["default_scopes"], key=SCOPES.index))
+
+
+def _prepare_issuer(issuer: dict[str, Any]) -> None:
+    _in_table_order(issuer)
+    by_secret = issuer.get("secret_file") is not None
+    algorithms = issuer.setdefault("algorithms", ("HS256",) if by_secret else _DEFAULT_ALGORITHMS)
+    for key in ("jwks_url", "jwks_file"):
+        if by_secret and issuer.get(key) is not None:
+            raise Refused("must not stand beside secret_file: an issuer has a shared secret or a key set", at=key)
+    if issuer.get("jwks_url") is not None and issuer.get("jwks_file") is not None:
+        raise Refused("must not stand beside jwks_url: a key set comes from one place", at="jwks_file")
+    if by_secret and algorithms != ("HS256",):
+        raise Refused("must be [HS256] beside secret_file", at="algorithms")
+    if not by_secret and "HS256" in algorithms:
+        raise Refused("must not name HS256 without a secret_file", at="algorithms")
+
+
+def _prepare_identity_key(key: dict[str, Any]) -> None:
+    private_key, secret = key.pop("private_key_file", None), key.pop("secret_file", None)
+    if (private_key is None) == (secret is None):
+        raise Refused("must have either private_key_file (Ed25519) or secret_file (HMAC)")
+    key["algorithm"], key["secret"] = ("ed25519", private_key) if secret is None else ("hmac-sha256", secret)
+
+
+_IDENTITY_KEY: Final = section(
+    IdentityKey,
+    {
+        "id": v.identity_key_id,
+        "private_key_file": optional(files.ed25519_key_file),
+        "secret_file": optional(files.base64_secret_file),
+    },
+    prepare=_prepare_identity_key,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """Where clients connect. Port 0 takes any free one."""
+
+    host: str = setting(urls.host, "127.0.0.1")
+    port: int = setting(v.whole(0, 65535), 8080)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """Where the orchestrator and Prometheus connect."""
+
+    host: str = setting(urls.host, "127.0.0.1")
+    port: int = setting(v.whole(0, 65535), 9090)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """The MCP server behind us."""
+
+    url: str = setting(urls.upstream_url, "http://127.0.0.1:3000/mcp", shown=urls.without_credentials)
+    pass_headers: tuple[str, ...] = setting(listed(v.pass_header), ())
+    """In lower case."""
+    connect_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 5)
+    response_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 300)
+    stream_idle_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 600)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerConfig:
+    """Who signs tokens that count here, and how to read them."""
+
+    issuer: str = setting(urls.plain_url)
+    audiences: tuple[str, ...] = setting(_audiences, ())
+    """Never empty once loaded: null in the file is `public_url` + each route that takes JWTs."""
+    jwks_url: str | None = setting(optional(urls.plain_url), None)
+    jwks_file: str | None = setting(optional(files.key_set_file), None)
+    """The path; the file is read again when it changes."""
+    secret: bytes | None = setting(optional(files.shared_secret_file), None, key="secret_file", secret=True)
+    algorithms: tuple[str, ...] = setting(listed(v.one_of((*v.ASYMMETRIC, "HS256")), at_least=1), _DEFAULT_ALGORITHMS)
+    account_claim: str = setting(v.text(255, "a claim's name"), "sub")
+    account_prefix: str = setting(v.account_prefix, "")
+    scope_claim: tuple[str, ...] = setting(v.words(v.text(255, "a claim's name")), ("scope", "scp"))
+    default_scopes: tuple[str, ...] = setting(listed(v.scope), ())
+    leeway_s: int = setting(v.whole(0, 300, of="seconds"), 30)
+
+
+@dataclass(frozen=True, slots=True)
+class JwtConfig:
+    """Tokens."""
+
+    issuers: tuple[IssuerConfig, ...] = setting(
+        listed(section(IssuerConfig, prepare=_prepare_issuer), unique="issuer"), ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementConfig:
+    """Who may manage keys: holders of a scope, or of a token for one of these clients. Both unset: any token."""
+
+    scope: str | None = setting(optional(v.token), None)
+    client_ids: tuple[str, ...] = setting(listed(v.text(255)), ())
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeysConfig:
+    """API keys."""
+
+    bcrypt_cost: int = setting(v.whole(4, 16), 10)
+    default_scopes: tuple[str, ...] = setting(listed(v.scope), ("mcp:read",))
+    default_expiry_days: int = setting(v.whole(1, 3650, of="days"), 90)
+    rotation_grace_s: int = setting(v.whole(0, 604_800, of="seconds"), 3600)
+    max_per_account: int = setting(v.whole(1, _MOST), 50)
+    offline_grace_s: int = setting(v.whole(0, _DAY_S, of="seconds"), 60)
+    management: ManagementConfig = nested(ManagementConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsConfig:
+    """What tools do, by exact name or glob; stronger than what the upstream says of them."""
+
+    read: tuple[str, ...] = setting(listed(v.glob), ())
+    write: tuple[str, ...] = setting(listed(v.glob), ())
+    destructive: tuple[str, ...] = setting(listed(v.glob), ())
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """How a tool's class is known."""
+
+    trust_annotations: bool = setting(v.flag, True)
+    tools: ToolsConfig = nested(ToolsConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueConfig:
+    """How the upstream's own list of tools is kept fresh."""
+
+    refresh_s: int = setting(v.whole(1, _DAY_S, of="seconds"), 300)
+    account: str | None = setting(optional(v.account), None)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAuthConfig:
+    """How many failed authentications one client address may have."""
+
+    requests: int = setting(v.whole(1, _MOST), 30)
+    window_s: int = setting(v.whole(1, 30 * _DAY_S, of="seconds"), 60)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """Rate limits."""
+
+    on_store_failure: Literal["local", "deny", "allow"] = setting(v.one_of(("local", "deny", "allow")), "local")
+    local_share: float = setting(v.above_zero(1), 1.0)
+    policies: tuple[Limit, ...] = setting(
+        listed(_LIMIT, unique="name"),
+        (
+            Limit("account", 600, 60),
+            Limit("burst", 60, 1, per="credential"),
+            Limit("writes", 60, 60, effect="write"),
+        ),
+    )
+    failed_auth: FailedAuthConfig = nested(FailedAuthConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConfig:
+    """How the upstream can tell that a request comes from here."""
+
+    algorithm: Literal["ed25519", "hmac-sha256"] = setting(v.one_of(("ed25519", "hmac-sha256")), "ed25519")
+    ttl_s: int = setting(v.whole(1, 3600, of="seconds"), 60)
+    keys: tuple[IdentityKey, ...] = setting(listed(_IDENTITY_KEY, unique="id"), ())
+    """The first signs, all are published. Empty: one is made and kept beside the embedded store."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where keys, limits and revocations are kept."""
+
+    url: str = setting(urls.store_url, "sqlite:///data/sidecar.db", shown=urls.without_credentials)
+
+    @property
+    def sqlite_path(self) -> str | None:
+        """The file of the embedded store; None when the store is shared."""
+        return self.url.removeprefix("sqlite:///") if self.url.startswith("sqlite:///") else None
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The log on standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        v.one_of(("debug", "info", "warning", "error")), "info"
+    )
+    access: bool = setting(v.flag, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting, checked."""
+
+    public_url: str = setting(urls.origin, "http://127.0.0.1:8080")
+    listen: ListenConfig = nested(ListenConfig)
+    admin: AdminConfig = nested(AdminConfig)
+    workers: int = setting(v.whole(1, 256), 1)
+    trusted_proxies: tuple[urls.IpNetwork, ...] = setting(listed(urls.network), ())
+    max_body_bytes: int = setting(v.whole(1, 1 << 30, of="bytes"), 4_194_304)
+    upstream: UpstreamConfig = nested(UpstreamConfig)
+    routes: tuple[Route, ...] = setting(
+        listed(_ROUTE, at_least=1, unique="path", of="route"),
+        (Route("/mcp", ("jwt",)), Route("/mcp/inspector", ("api_key",))),
+    )
+    jwt: JwtConfig = nested(JwtConfig)
+    api_keys: ApiKeysConfig = nested(ApiKeysConfig, prepare=_in_table_order)
+    access: AccessConfig = nested(AccessConfig)
+    catalogue: CatalogueConfig = nested(CatalogueConfig)
+    limits: LimitsConfig = nested(LimitsConfig)
+    identity: IdentityConfig = nested(IdentityConfig)
+    store: StoreConfig = nested(StoreConfig)
+    log: LogConfig = nested(LogConfig)

@@ -1,0 +1,129 @@
+"""What hosts, networks and URLs in the settings may be. A URL may hold a password, so none is in a message."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from sidecar.config.document import Entry, Refused
+from sidecar.config.values import any_text
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
+
+
+def host(entry: Entry) -> str:
+    """A host name, or an IP address without brackets, to listen on."""
+    value = any_text(entry)
+    if not _is_host(value):
+        raise Refused(f"must be a host name or an IP address such as 127.0.0.1 or ::1, not {entry.shown}")
+    return value
+
+
+def network(entry: Entry) -> IpNetwork:
+    """An IP network in CIDR notation (RFC 4632 section 3.1), or one address."""
+    value = any_text(entry)
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        raise Refused(
+            f"must be a network such as 10.0.0.0/8 or fd00::/8, with no bit set after the prefix, not {entry.shown}"
+        ) from None
+
+
+def origin(entry: Entry) -> str:
+    """Scheme, host and port as clients write them (RFC 6454 section 6.2), because they are compared as text."""
+    value = any_text(entry)
+    url = _http_url(value)
+    if url is None or value != value.lower() or url.path or "?" in value:
+        raise Refused("must be an origin in lower case, such as https://mcp.example, without a path, query or user")
+    if url.port == {"http": 80, "https": 443}[url.scheme]:
+        raise Refused(f"must leave out :{url.port}, which {url.scheme} has anyway, as clients do")
+    return value
+
+
+def upstream_url(entry: Entry) -> str:
+    """Where requests go: the path and the query are kept as they are written."""
+    value = any_text(entry)
+    if _http_url(value) is None:
+        raise Refused("must be a URL such as http://127.0.0.1:3000/mcp, without user and fragment")
+    return value
+
+
+def plain_url(entry: Entry) -> str:
+    """An http or https URL, kept as it is written."""
+    value = any_text(entry)
+    if _http_url(value) is None:
+        raise Refused("must be an https:// or http:// URL without user and fragment")
+    return value
+
+
+def store_url(entry: Entry) -> str:
+    """Where keys, limits and revocations are kept. The value may hold a password and is never shown."""
+    value = any_text(entry)
+    if not (_is_sqlite_url(value) or _is_redis_url(value) or re.fullmatch(r"unix:///[^?#]+(\?db=\d{1,5})?", value)):
+        raise Refused(
+            "must be sqlite:///relative/file, sqlite:////absolute/file, redis://[user:password@]host[:port][/db], "
+            "rediss://… or unix:///socket[?db=N]"
+        )
+    return value
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL as it may be listed: no user, password or query."""
+    address, query, _ = url.partition("?")
+    scheme, _, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host_port = authority.rpartition("@")
+    hidden = "(hidden)@" if at or user else ""
+    return f"{scheme}://{hidden}{host_port}{slash}{path}" + ("?(hidden)" if query else "")
+
+
+def is_loopback(name: str) -> bool:
+    """Tell whether this host never leaves the machine (RFC 6761 section 6.3 for the names)."""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower().rstrip(".").rpartition(".")[2] == "localhost"
+
+
+def _http_url(value: str) -> SplitResult | None:
+    url = _split(value)
+    if url is None or url.scheme not in ("http", "https") or "#" in value or "\\" in value:
+        return None
+    return url if "@" not in url.netloc and url.hostname and _is_host(url.hostname) else None
+
+
+def _split(value: str) -> SplitResult | None:
+    """Take a URL apart (RFC 3986 section 3); None for what is not one. `urlsplit` alone drops control characters."""
+    if not _VISIBLE.fullmatch(value):
+        return None
+    try:
+        url = urlsplit(value)
+        return url if url.port != 0 and not url.netloc.endswith(":") else None
+    except ValueError:
+        return None
+
+
+def _is_host(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _HOST.fullmatch(name) is not None and not name.replace(".", "").isdigit()
+    return "%" not in name
+
+
+def _is_sqlite_url(value: str) -> bool:
+    path = value.removeprefix("sqlite:///")
+    return path not in (value, "", "/") and not path.endswith("/") and ":memory:" not in path and "?" not in path
+
+
+def _is_redis_url(value: str) -> bool:
+    url = _split(value)
+    if url is None or url.scheme not in ("redis", "rediss") or "?" in value or "#" in value or not url.hostname:
+        return False
+    return _is_host(url.hostname) and re.fullmatch(r"(/\d{0,5})?", url.path) is not None

@@ -1,0 +1,54 @@
+"""The one step of the hot path. It awaits nothing, so nothing comes between its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.edge.embedded.copies import Copies
+from sidecar.edge.embedded.limits import MemoryLimits, asked_by
+from sidecar.edge.embedded.usage import UsageCounts
+from sidecar.model import Admission, Limit, Quota, Verdict
+from sidecar.policy.windows import US_PER_S
+
+
+class LocalAdmission:
+    """Standing from the copies of the file, limits and usage counts from memory."""
+
+    _clock: Callable[[], float]
+    _copies: Copies
+    _limits: MemoryLimits
+    _failures: MemoryLimits
+    _usage: UsageCounts
+
+    async def admit(self, admission: Admission) -> Verdict:
+        """See `ports.AdmissionStore`."""
+        now = round(self._clock() * US_PER_S) / US_PER_S
+        self._copies.refresh()
+        if admission.key_id is not None:
+            record = self._copies.record(admission.account, admission.key_id)
+            if record is None or record.version != admission.key_version:
+                return Verdict("key_changed", now, key=record)
+        if self._revoked(admission):
+            return Verdict("revoked", now)
+        verdict = Verdict("good", now, self._limits.spend(asked_by(admission)))
+        if admission.key_id is not None:
+            refused = not verdict.admitted
+            self._usage.count(admission.account, admission.key_id, now, refused=refused, write=admission.write)
+        return verdict
+
+    async def count_refusal(self, account: str, key_id: str) -> None:
+        """See `ports.AdmissionStore`."""
+        self._usage.count(account, key_id, self._clock(), refused=True, write=False)
+
+    async def peek(self, address: str, limit: Limit) -> Quota:
+        """See `ports.FailureCounter`."""
+        return self._failures.peek(limit, address)
+
+    async def record(self, address: str, limit: Limit) -> Quota:
+        """See `ports.FailureCounter`."""
+        return self._failures.spend(((limit, address),))[0]
+
+    def _revoked(self, admission: Admission) -> bool:
+        if admission.token_id is not None and self._copies.revoked_token(admission.token_id) is not None:
+            return True
+        return not admission.issued_at >= self._copies.revoked_before(admission.account)

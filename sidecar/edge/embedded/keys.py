@@ -1,0 +1,93 @@
+"""API-key records in SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from typing import Final
+
+from sidecar.edge.embedded.copies import COLUMNS, NAMES, Copies, key_record, row_of
+from sidecar.edge.embedded.database import Database
+from sidecar.edge.embedded.usage import UsageCounts
+from sidecar.model import KeyRecord, StoredKey, Usage
+
+ACCOUNTS_AT_ONCE: Final = 500
+MARKS: Final = ", ".join("?" * len(NAMES))
+INSERT: Final = f"INSERT INTO keys ({COLUMNS}) VALUES ({MARKS}) ON CONFLICT (id) DO NOTHING"  # noqa: S608 - constants
+REPLACE: Final = f"UPDATE keys SET ({COLUMNS}) = ({MARKS}) WHERE id = ? AND account = ? AND version = ?"  # noqa: S608 - constants
+PAGE: Final = f"""
+    SELECT {COLUMNS}, (SELECT used_at FROM last_uses WHERE account = keys.account AND key_id = keys.id)
+    FROM keys WHERE account = ?1 AND
+        (?2 IS NULL OR (created_at, id) < (SELECT created_at, id FROM keys WHERE account = ?1 AND id = ?2))
+    ORDER BY created_at DESC, id DESC LIMIT ?3"""  # noqa: S608 - a constant
+
+
+class SqliteKeys:
+    """Keys, each reachable only through its account."""
+
+    _database: Database
+    _copies: Copies
+    _usage: UsageCounts
+
+    async def account_of(self, key_id: str) -> str | None:
+        """See `ports.KeyStore`."""
+        rows = self._database.read("SELECT account FROM keys WHERE id = ?", key_id)
+        return rows[0][0] if rows else None
+
+    async def get(self, account: str, key_id: str) -> StoredKey | None:
+        """See `ports.KeyStore`."""
+        self._copies.refresh()
+        record = self._copies.record(account, key_id)
+        if record is None:
+            return None
+        rows = self._database.read("SELECT used_at FROM last_uses WHERE account = ? AND key_id = ?", account, key_id)
+        return StoredKey(record, self._usage.last_use(account, key_id, rows[0][0] if rows else None))
+
+    async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
+        """See `ports.KeyStore`. An id that is taken is not added either."""
+
+        def work(writer: sqlite3.Connection) -> bool:
+            if max_active is not None and count_active(writer, record.account, now) >= max_active:
+                return False
+            return writer.execute(INSERT, row_of(record)).rowcount == 1
+
+        return await self._database.write(work)
+
+    async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
+        """See `ports.KeyStore`."""
+
+        def work(writer: sqlite3.Connection) -> bool:
+            if successor is not None and writer.execute("SELECT 1 FROM keys WHERE id = ?", (successor.id,)).fetchone():
+                return False
+            if writer.execute(REPLACE, (*row_of(record), record.id, record.account, record.version - 1)).rowcount != 1:
+                return False
+            if successor is not None:
+                writer.execute(INSERT, row_of(successor))
+            return True
+
+        return await self._database.write(work)
+
+    async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
+        """See `ports.KeyStore`."""
+        rows = self._database.read(PAGE, account, after, limit)
+        return [StoredKey(key_record(row[:-1]), self._usage.last_use(account, row[0], row[-1])) for row in rows]
+
+    async def accounts(self) -> AsyncIterator[str]:
+        """See `ports.KeyStore`."""
+        last = ""
+        query = "SELECT DISTINCT account FROM keys WHERE account > ? ORDER BY account LIMIT ?"
+        while rows := self._database.read(query, last, ACCOUNTS_AT_ONCE):
+            for (account,) in rows:
+                yield account
+            last = rows[-1][0]
+
+    async def usage(self, account: str, key_id: str, now: float) -> Usage:
+        """See `ports.KeyStore`."""
+        return await self._usage.usage(account, key_id, now)
+
+
+def count_active(writer: sqlite3.Connection, account: str, now: float) -> int:
+    """Count the account's keys that are neither revoked nor expired."""
+    query = "SELECT count(*) FROM keys WHERE account = ? AND revoked_at IS NULL AND expires_at > ?"
+    count: int = writer.execute(query, (account, now)).fetchone()[0]
+    return count

@@ -1,0 +1,39 @@
+"""The tables of the embedded store. A migration is never edited; the next one is added."""
+
+from __future__ import annotations
+
+from typing import Final
+
+COUNTING: Final = tuple(
+    [
+        f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN UPDATE generation SET number = number + 1; END"
+        for table in ("keys", "revoked_accounts", "revoked_tokens")
+        for event in ("INSERT", "UPDATE", "DELETE")
+    ]
+)
+"""Counts the changes that a copy in memory must not outlive. Usage is not among them: it is written every second."""
+
+INITIAL: Final = (
+    """CREATE TABLE keys (
+        id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, prefix TEXT NOT NULL, scopes TEXT NOT NULL,
+        secret_hash TEXT NOT NULL, created_at REAL NOT NULL, created_by TEXT NOT NULL, origin TEXT NOT NULL,
+        lifetime_s REAL NOT NULL, expires_at REAL NOT NULL, revoked_at REAL, replaced_by TEXT, version INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX keys_newest ON keys (account, created_at, id)",
+    "CREATE INDEX keys_active ON keys (account, expires_at) WHERE revoked_at IS NULL",
+    """CREATE TABLE last_uses (
+        account TEXT NOT NULL, key_id TEXT NOT NULL, used_at REAL NOT NULL, PRIMARY KEY (account, key_id)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE usage (
+        account TEXT NOT NULL, key_id TEXT NOT NULL, hour INTEGER NOT NULL, requests INTEGER NOT NULL,
+        refused INTEGER NOT NULL, writes INTEGER NOT NULL, PRIMARY KEY (account, key_id, hour)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX usage_by_hour ON usage (hour)",
+    "CREATE TABLE revoked_accounts (account TEXT PRIMARY KEY, moment REAL NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE revoked_tokens (token_id TEXT PRIMARY KEY, expires_at REAL) WITHOUT ROWID",
+    "CREATE TABLE generation (number INTEGER NOT NULL)",
+    "INSERT INTO generation VALUES (0)",
+    *COUNTING,
+)
+
+MIGRATIONS: Final = (INITIAL,)

@@ -1,0 +1,133 @@
+"""One request as the web server sees it: its facts, its body, and what is known of it for the log."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from typing import Final, Literal
+
+from aiohttp import web
+
+from sidecar.denials import InvalidRequest, PayloadTooLarge, RequestTimeout
+from sidecar.model import JsonRpcId, Progress, RequestFacts
+from sidecar.policy import addresses, headers, jsonrpc
+from sidecar.policy.addresses import IpNetwork
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_GLANCE_BYTES: Final = 65_536
+_GLANCE_S: Final = 0.25
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Exchange:
+    """A request on its way through the server."""
+
+    __slots__ = ("_body_taken", "facts", "progress", "request", "started", "upstream_s")
+
+    def __init__(self, request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> None:
+        self.request = request
+        self.facts = _facts(request, trusted_proxies)
+        self.progress = Progress()
+        self.started = time.perf_counter()
+        self.upstream_s: float | None = None
+        self._body_taken = False
+
+    async def body(self, max_body_bytes: int, timeout_s: float) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            PayloadTooLarge: it is longer than `max_body_bytes`, or says so; what is left stays unread.
+            RequestTimeout: it took longer than `timeout_s`.
+        """
+        declared = self.request.content_length
+        if declared is not None and declared > max_body_bytes:
+            raise PayloadTooLarge("body_too_large", detail=f"{declared} bytes announced")
+        if self.facts.headers.get("expect", "").lower() == "100-continue":
+            await self.request.writer.write(_CONTINUE)
+            self.request.writer.output_size = 0
+        self._body_taken = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await self._read(max_body_bytes)
+        except TimeoutError:
+            raise RequestTimeout("body_timeout") from None
+        if body is None:
+            raise PayloadTooLarge("body_too_large")
+        return body
+
+    async def json_body(self, max_body_bytes: int, timeout_s: float) -> bytes | None:
+        """Read the body of a POST that must be JSON; None for the methods that have none."""
+        if self.facts.method != "POST":
+            self.require_no_body()
+            return None
+        headers.require_json(self.facts.headers)
+        return await self.body(max_body_bytes, timeout_s)
+
+    def require_no_body(self) -> None:
+        """Raise InvalidRequest when a body came with a method that has none."""
+        if self.request.body_exists:
+            raise InvalidRequest("unexpected_body", "This method takes no body")
+
+    async def identify_message(self) -> tuple[JsonRpcId | None, Literal["request", "notification", "other"]]:
+        """Return the id that a refusal carries, and what was refused.
+
+        When the body was not judged yet, at most 64 KiB of it are read, for at most 250 ms, and for this alone.
+        """
+        progress = self.progress
+        if progress.action is not None:
+            is_known = progress.action.kind in ("request", "notification")
+            return progress.message_id, progress.action.kind if is_known else "other"  # type: ignore[return-value] # narrowed by is_known
+        if self._body_taken:
+            return progress.message_id, "request" if progress.message_id is not None else "other"
+        message_id, is_request = jsonrpc.glance(await self._glance())
+        return message_id, "request" if is_request else "other"
+
+    @property
+    def unread(self) -> bool:
+        """Whether bytes of the body are still to come, so that the connection can't serve another request."""
+        return not self.request.content.is_eof()
+
+    async def _glance(self) -> bytes:
+        declared = self.request.content_length
+        if self.facts.method != "POST" or "expect" in self.facts.headers:
+            return b""
+        if declared is not None and declared > _GLANCE_BYTES:
+            return b""
+        self._body_taken = True
+        try:
+            async with asyncio.timeout(_GLANCE_S):
+                return await self._read(_GLANCE_BYTES) or b""
+        except (TimeoutError, InvalidRequest):
+            return b""
+
+    async def _read(self, max_bytes: int) -> bytes | None:
+        """Return the body, or None as soon as it is longer than allowed."""
+        content = self.request.content
+        chunks, size = [], 0
+        try:
+            while size <= max_bytes and not content.at_eof():
+                chunk = await content.readany()
+                chunks.append(chunk)
+                size += len(chunk)
+        except web.RequestPayloadError:
+            raise InvalidRequest("body_framing", "The request body's framing is broken") from None
+        return b"".join(chunks) if size <= max_bytes else None
+
+
+def _facts(request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> RequestFacts:
+    collected, repeated = headers.collect(request.raw_headers)
+    path, mark, query = request.raw_path.partition("?")
+    presented = collected.get("x-request-id")
+    chosen = presented if presented is not None and _REQUEST_ID.fullmatch(presented) else secrets.token_hex(16)
+    return RequestFacts(
+        method=request.method,
+        path=path,
+        query=query if mark else None,
+        headers=collected,
+        repeated=repeated,
+        client=addresses.client_address(request.remote or "", collected.get("x-forwarded-for"), trusted_proxies),
+        request_id=chosen,
+        era=jsonrpc.era_of(collected.get("mcp-protocol-version")),
+    )

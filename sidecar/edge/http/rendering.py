@@ -1,0 +1,88 @@
+"""How a denial looks to the client. Whether and why it is one was decided before."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+import orjson
+from aiohttp import web
+
+from sidecar.denials import Denial, DroppedNotification, UnknownMethod
+from sidecar.model import CredentialKind, Era, JsonRpcId, Route
+from sidecar.policy import discovery
+
+_JSON: Final = "application/json"
+_PROBLEM: Final = "application/problem+json"
+_IN_BAND_NEVER: Final = 401
+
+Shape = Literal["request", "notification", "other"]
+"""What a refused POST carried, as far as that is known; *other* also stands for GET and DELETE."""
+
+
+def json_rpc(
+    denial: Denial, *, route: Route | None, era: Era, message_id: JsonRpcId | None, shape: Shape
+) -> web.Response:
+    """Render a refusal on a route that speaks JSON-RPC."""
+    status = _status(denial, era)
+    accepts: tuple[CredentialKind, ...] = () if route is None else route.credentials
+    challenge = discovery.challenge(denial, accepts) if route is not None else None
+    if isinstance(denial, DroppedNotification):
+        return web.Response(status=202)
+    if route is not None and route.denials == "in_band" and denial.status != _IN_BAND_NEVER:
+        if shape == "notification":
+            return web.Response(status=202, headers=dict(denial.headers))
+        if shape == "request" and message_id is not None:
+            status, challenge = 200, None
+    response = web.Response(
+        status=status,
+        body=orjson.dumps({"jsonrpc": "2.0", "id": message_id, "error": _error(denial, era)}),
+        content_type=_JSON,
+    )
+    return _with_headers(response, denial, challenge)
+
+
+def problem(denial: Denial, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -> web.Response:
+    """Render a refusal of the REST interface (RFC 9457)."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": _phrase(denial.status),
+        "status": denial.status,
+        "detail": denial.message,
+        "errorType": denial.error_type,
+    }
+    if denial.retry_after_s is not None:
+        document["retryAfter"] = denial.retry_after_s
+    response = web.Response(status=denial.status, body=orjson.dumps(document), content_type=_PROBLEM)
+    return _with_headers(response, denial, discovery.challenge(denial, accepts))
+
+
+def _phrase(status: int) -> str:
+    """Return the status's phrase in RFC 9110, which for 413 older Pythons do not have."""
+    return "Content Too Large" if status == 413 else HTTPStatus(status).phrase
+
+
+def _status(denial: Denial, era: Era) -> int:
+    if era == "legacy" and isinstance(denial, UnknownMethod):
+        return denial.legacy_status
+    return denial.status
+
+
+def _error(denial: Denial, era: Era) -> dict[str, Any]:
+    code: int = denial.status
+    if denial.rpc_code is not None and (era == "modern" or isinstance(denial, UnknownMethod)):
+        code = denial.rpc_code
+    data: dict[str, Any] = {"errorType": denial.error_type, "message": denial.message}
+    if denial.retry_after_s is not None:
+        data["retryAfter"] = denial.retry_after_s
+    return {"code": code, "message": _phrase(denial.status), "data": data}
+
+
+def _with_headers(response: web.Response, denial: Denial, challenge: str | None) -> web.Response:
+    for name, value in denial.headers:
+        response.headers[name] = value
+    if denial.retry_after_s is not None:
+        response.headers["Retry-After"] = str(denial.retry_after_s)
+    if challenge is not None:
+        response.headers["WWW-Authenticate"] = challenge
+    return response

@@ -1,0 +1,239 @@
+"""What becomes of a request at the public port: where it goes, how it is refused, and the one line it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Mapping, MutableMapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from sidecar.denials import (
+    AccountUnusable,
+    Denial,
+    InternalError,
+    InvalidApiKey,
+    InvalidToken,
+    MethodNotAllowed,
+    NotFound,
+)
+from sidecar.edge.http import rendering
+from sidecar.edge.http.exchange import Exchange
+from sidecar.edge.http.relay import head, relay
+from sidecar.gateway import MANAGEMENT_PATH, Gateway
+from sidecar.management import ManagementApi
+from sidecar.model import Permit, Route
+from sidecar.policy.addresses import IpNetwork
+from sidecar.ports import Observer, Upstream
+
+IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
+_ROUTE_METHODS: Final = ("GET", "POST", "DELETE")
+_MANAGEMENT_BODY_BYTES: Final = 65_536
+_BODY_TIMEOUT_S: Final = 30.0
+_SERVER: Final = "sidecar"
+_AUTH_FAILURES: Final = (InvalidToken, InvalidApiKey, AccountUnusable)
+
+FORWARDED: Final = "forwarded"
+ANSWERED: Final = "answered"
+CLIENT_CLOSED: Final = "client_closed"
+
+
+class PublicServer:
+    """Serves the routes, the key management and the published identity keys."""
+
+    def __init__(
+        self,
+        *,
+        routes: tuple[Route, ...],
+        gateway: Gateway,
+        management: ManagementApi,
+        upstream: Upstream,
+        identity_keys: Mapping[str, Any],
+        observer: Observer,
+        max_body_bytes: int,
+        stream_idle_timeout_s: float,
+        trusted_proxies: tuple[IpNetwork, ...],
+        body_timeout_s: float = _BODY_TIMEOUT_S,
+    ) -> None:
+        self._routes = {route.path: route for route in routes}
+        self._gateway = gateway
+        self._management = management
+        self._upstream = upstream
+        self._identity_keys = orjson.dumps(identity_keys)
+        self._observer = observer
+        self._max_body_bytes = max_body_bytes
+        self._stream_idle_timeout_s = stream_idle_timeout_s
+        self._trusted_proxies = trusted_proxies
+        self._body_timeout_s = body_timeout_s
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        exchange = Exchange(request, self._trusted_proxies)
+        path = exchange.facts.path
+        route = self._routes.get(path)
+        if route is not None:
+            return await self._attempt(exchange, path, route, self._proxy(exchange, route))
+        if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
+            return await self._attempt(exchange, MANAGEMENT_PATH, None, self._manage(exchange))
+        if path == IDENTITY_KEYS_PATH:
+            return await self._attempt(exchange, path, None, self._publish(exchange))
+        return await self._attempt(exchange, "other", None, _nothing_here())
+
+    async def _attempt(
+        self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[web.StreamResponse]
+    ) -> web.StreamResponse:
+        """Await an answer; whatever else comes of it, the client gets a fitting one and the log gets its line."""
+        outcome, denial = FORWARDED if route is not None else ANSWERED, None
+        response: web.StreamResponse | None = None
+        try:
+            response = await answer
+        except Denial as refused:
+            denial, outcome = refused, refused.error_type.lower()
+            response = await self._refuse(exchange, label, route, denial)
+        except (ConnectionError, asyncio.CancelledError):
+            outcome = CLIENT_CLOSED
+            raise
+        except Exception as fault:
+            denial = InternalError("internal_error", detail=_trace(fault))
+            outcome = denial.error_type.lower()
+            response = await self._refuse(exchange, label, route, denial)
+        finally:
+            self._record(exchange, label, outcome, denial, response)
+        return response
+
+    async def _proxy(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        facts = exchange.facts
+        if facts.method not in _ROUTE_METHODS:
+            raise MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(_ROUTE_METHODS)),))
+
+        def read_body() -> Awaitable[bytes | None]:
+            return exchange.json_body(self._max_body_bytes, self._body_timeout_s)
+
+        permit = await self._gateway.check(route, facts, read_body, exchange.progress)
+        return await self._forward(exchange, route, permit)
+
+    async def _forward(self, exchange: Exchange, route: Route, permit: Permit) -> web.StreamResponse:
+        sent = time.perf_counter()
+        idle_s = self._stream_idle_timeout_s if permit.method == "POST" else None
+        answer = await self._upstream.send(
+            permit.method, permit.target, permit.headers, permit.body, idle_timeout_s=idle_s
+        )
+        try:
+            exchange.upstream_s = time.perf_counter() - sent
+            lines = head(answer, permit)
+            self._mark(exchange, lines)
+            return await relay(
+                exchange.request,
+                answer,
+                lines,
+                opened=lambda: self._observer.stream_opened(route.path),
+                closed=lambda: self._observer.stream_closed(route.path),
+            )
+        finally:
+            answer.close()
+
+    async def _manage(self, exchange: Exchange) -> web.StreamResponse:
+        facts = exchange.facts
+        methods = self._management.methods(facts.path)
+        if methods is None:
+            raise NotFound("path_unknown")
+        if facts.method not in methods:
+            raise MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(methods)),))
+        principal, rate_headers = await self._gateway.check_management(facts, exchange.progress)
+        try:
+            body = b""
+            if exchange.request.body_exists:
+                body = await exchange.json_body(_MANAGEMENT_BODY_BYTES, self._body_timeout_s) or b""
+            answer = await self._management.handle(principal, facts, body)
+        except Denial as denial:
+            denial.headers += rate_headers
+            raise
+        response = web.Response(status=answer.status, headers=dict(rate_headers))
+        if answer.document is not None:
+            response.body = orjson.dumps(answer.document)
+            response.content_type = "application/json"
+            response.headers["Cache-Control"] = "no-store"
+        self._mark(exchange, response.headers)
+        return response
+
+    async def _publish(self, exchange: Exchange) -> web.StreamResponse:
+        if exchange.facts.method != "GET":
+            raise MethodNotAllowed("method_not_allowed", headers=(("Allow", "GET"),))
+        exchange.require_no_body()
+        response = web.Response(body=self._identity_keys, content_type="application/json")
+        response.headers["Cache-Control"] = "public, max-age=300"
+        self._mark(exchange, response.headers)
+        return response
+
+    async def _refuse(self, exchange: Exchange, label: str, route: Route | None, denial: Denial) -> web.StreamResponse:
+        if exchange.request.writer.output_size > 0:
+            # The answer had begun: leaving it unfinished is the only way left to say that it is not whole.
+            exchange.request.protocol.force_close()
+            raise ConnectionResetError("the answer could not be finished") from denial
+        if isinstance(denial, _AUTH_FAILURES):
+            self._observer.auth_failure(denial.reason)
+        if label == MANAGEMENT_PATH:
+            response = rendering.problem(denial)
+        else:
+            message_id, shape = await exchange.identify_message()
+            response = rendering.json_rpc(
+                denial, route=route, era=exchange.facts.era, message_id=message_id, shape=shape
+            )
+        self._mark(exchange, response.headers)
+        if exchange.unread:
+            response.force_close()
+        return response
+
+    def _mark(self, exchange: Exchange, lines: MutableMapping[str, str]) -> None:
+        lines["X-Request-Id"] = exchange.facts.request_id
+        lines["Server"] = _SERVER
+
+    def _record(
+        self,
+        exchange: Exchange,
+        label: str,
+        outcome: str,
+        denial: Denial | None,
+        response: web.StreamResponse | None,
+    ) -> None:
+        facts, progress = exchange.facts, exchange.progress
+        principal, action = progress.principal, progress.action
+        seconds = time.perf_counter() - exchange.started
+        members = {
+            "request_id": facts.request_id,
+            "account": None if principal is None else principal.account,
+            "principal": None if principal is None else principal.subject,
+            "route": label,
+            "era": facts.era,
+            "method": (action.method if action is not None else "") or facts.method,
+            "tool": None if action is None else action.tool,
+            "outcome": outcome,
+            "reason": None if denial is None else denial.reason,
+            "status": None if response is None else response.status,
+            "duration_ms": round(seconds * 1000, 3),
+            "upstream_ms": None if exchange.upstream_s is None else round(exchange.upstream_s * 1000, 3),
+        }
+        if denial is not None and denial.detail is not None:
+            members["detail"] = denial.detail
+        self._observer.request(
+            members,
+            route=label,
+            outcome=outcome,
+            era=facts.era,
+            seconds=seconds,
+            upstream_seconds=exchange.upstream_s,
+            quotas=progress.quotas,
+        )
+
+
+async def _nothing_here() -> web.StreamResponse:
+    raise NotFound("path_unknown")
+
+
+def _trace(fault: Exception) -> str:
+    """Return where the fault arose, without the values that were in play: they may be secrets."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return f"{type(fault).__name__} at " + " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-6:]))

@@ -1,0 +1,118 @@
+"""When to fetch one issuer's key set, and what its answer changes. Where it comes from is not known here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final, Literal
+
+from sidecar.denials import IssuerUnavailable
+from sidecar.edge.jwks.loaders import Load
+from sidecar.model import VerificationKey
+from sidecar.policy import keysets
+from sidecar.policy.keysets import Keys, KeySetError
+
+Status = Literal["ok", "stale", "unavailable"]
+"""Fresh; kept beyond its lifetime for want of a better one; never loaded."""
+Report = Callable[[str, str, str], None]
+"""Told of an issuer what happened (``keys_changed``, ``keys_recovered`` or ``keys_unavailable``) and the details."""
+
+_cool_down_s: Final = 10
+"""Between two fetches that unknown key ids ask for."""
+_refresh_after: Final = 0.8
+"""Share of a set's lifetime after which it is fetched again."""
+_max_backoff_doublings: Final = 6
+_max_backoff_s: Final = 60.0
+
+
+class FetchedKeys:
+    """One issuer's key set. What is good stays until something good replaces it."""
+
+    def __init__(
+        self,
+        issuer: str,
+        load: Load,
+        report: Report,
+        timeout_s: float,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self.generation = 0
+        self.due_at = -math.inf
+        self._issuer = issuer
+        self._load = load
+        self._report = report
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._jitter = jitter
+        self._keys: Keys = ()
+        self._fresh_until = -math.inf
+        self._cool_until = -math.inf
+        self._failures = 0
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
+        if not keysets.is_known(self._keys, kid, algorithm):
+            await self._fetch_for_unknown()
+        if not self._keys:
+            raise IssuerUnavailable(
+                "issuer_unavailable",
+                detail=f"no key set of {self._issuer} yet",
+                retry_after_s=math.ceil(min(max(self.due_at - self._clock(), 1.0), _max_backoff_s)),
+            )
+        return keysets.find(self._keys, kid, algorithm)
+
+    def status(self) -> Status:
+        if not self._keys:
+            return "unavailable"
+        return "ok" if self._clock() < self._fresh_until else "stale"
+
+    def fetching(self) -> list[asyncio.Task[None]]:
+        return [] if self._fetching is None else [self._fetching]
+
+    async def fetch(self) -> None:
+        """Fetch the set, once for all who ask meanwhile; return when that is done, well or badly."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch())
+            self._fetching.add_done_callback(self._forget_task)
+        await asyncio.wait((self._fetching,))  # unlike awaiting it, this survives a caller that leaves
+
+    async def _fetch_for_unknown(self) -> None:
+        if self._fetching is None:
+            if self._clock() < self._cool_until:
+                return
+            self._cool_until = self._clock() + _cool_down_s
+        await self.fetch()
+
+    def _forget_task(self, task: asyncio.Task[None]) -> None:
+        self._fetching = None
+
+    async def _fetch(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                loaded = await self._load()
+        except TimeoutError:
+            self._retry_later(f"no answer within {self._timeout_s:g} s")
+        except KeySetError as error:
+            self._retry_later(str(error))
+        else:
+            self._accept(*loaded)
+
+    def _accept(self, keys: Keys, left_out: tuple[str, ...], lifetime_s: float) -> None:
+        now = self._clock()
+        self._fresh_until = now + lifetime_s
+        self.due_at = now + lifetime_s * _refresh_after * self._jitter()
+        failures, self._failures = self._failures, 0
+        if keys != self._keys:
+            self._keys = keys
+            self.generation += 1
+            self._report(self._issuer, "keys_changed", "; ".join((f"{len(keys)} usable", *left_out)))
+        elif failures:
+            self._report(self._issuer, "keys_recovered", f"after {failures} failed fetches")
+
+    def _retry_later(self, why: str) -> None:
+        doublings = min(self._failures, _max_backoff_doublings)
+        self._failures += 1
+        self.due_at = self._clock() + min(2.0**doublings, _max_backoff_s) * self._jitter()
+        self._report(self._issuer, "keys_unavailable", why)

@@ -1,0 +1,97 @@
+"""The one trip of the hot path, and the counters of failed authentication."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.edge.redis import names
+from sidecar.edge.redis.keys import key_record
+from sidecar.edge.redis.link import Argument, OnRedis, Script
+from sidecar.model import Admission, Limit, Quota, Verdict
+from sidecar.policy.windows import US_PER_S
+
+ADMIT: Final = Script("window", "admit")
+COUNT_REFUSAL: Final = Script("window", "count_refusal")
+FAILURES: Final = Script("window", "failures")
+
+
+class RedisAdmission(OnRedis):
+    """Standing, limits and usage counts of a request in one script; what it decides stands in ``scripts/admit.lua``."""
+
+    _day = 0
+    """The day by Redis's clock, as last heard: usage is kept by day, and a script's keys are named beforehand."""
+
+    async def admit(self, admission: Admission) -> Verdict:
+        """See `ports.AdmissionStore`."""
+        while True:
+            line: bytes = await self._link.run(ADMIT, self._keys(admission), *self._arguments(admission))
+            standing, now_us, *rest = line.split(b" ", 2)
+            if standing != b"day":
+                break
+            self._day = int(now_us) // (86_400 * US_PER_S)
+        now = int(now_us) / US_PER_S
+        if standing == b"good":
+            return Verdict("good", now, quotas(admission.limits, rest[0]) if rest else ())
+        if standing == b"key_changed":
+            return Verdict("key_changed", now, key=key_record(rest[0]) if rest[0] else None)
+        return Verdict("revoked", now)
+
+    async def count_refusal(self, account: str, key_id: str) -> None:
+        """See `ports.AdmissionStore`."""
+        while True:
+            usage = names.usage(account, key_id, self._day)
+            wrong_day: int = await self._link.run(COUNT_REFUSAL, (usage,), self.passed_us(), self._day)
+            if not wrong_day:
+                return
+            self._day = wrong_day
+
+    async def peek(self, address: str, limit: Limit) -> Quota:
+        """See `ports.FailureCounter`."""
+        return await self._failures(address, limit, "")
+
+    async def record(self, address: str, limit: Limit) -> Quota:
+        """See `ports.FailureCounter`."""
+        return await self._failures(address, limit, "1")
+
+    async def _failures(self, address: str, limit: Limit, spend: str) -> Quota:
+        window_us = limit.window_s * US_PER_S
+        key = names.failures(address, limit.name)
+        line: bytes = await self._link.run(FAILURES, (key,), self.passed_us(), limit.requests, window_us, spend)
+        return quotas((limit,), line)[0]
+
+    def _keys(self, admission: Admission) -> list[str]:
+        account = admission.account
+        keys = [names.revoked_before(account)]
+        if admission.token_id is not None:
+            keys.append(names.revoked_here(account, admission.token_id))
+        if admission.key_id is not None:
+            keys.append(names.record(account, admission.key_id))
+            keys.append(names.usage(account, admission.key_id, self._day))
+        for limit in admission.limits:
+            holder = admission.credential_id if limit.per == "credential" else "account"
+            keys.append(names.limit_log(account, holder, limit.name))
+        return keys
+
+    def _arguments(self, admission: Admission) -> list[Argument]:
+        arguments: list[Argument] = [
+            self.passed_us(),
+            repr(admission.issued_at),
+            "" if admission.token_id is None else "1",
+            "" if admission.key_id is None else admission.key_version,
+            self._day,
+            "1" if admission.write else "",
+        ]
+        for limit in admission.limits:
+            arguments += (limit.requests, limit.window_s * US_PER_S)
+        return arguments
+
+
+def quotas(limits: tuple[Limit, ...], line: bytes) -> tuple[Quota, ...]:
+    """Read a script's ``remaining reset_us retry_us`` of each limit."""
+    numbers = [int(number) for number in line.split()]
+    return tuple(
+        [
+            Quota(limit, numbers[i], numbers[i + 1] / US_PER_S, numbers[i + 2] / US_PER_S)
+            for limit, i in zip(limits, range(0, len(numbers), 3), strict=True)
+        ]
+    )

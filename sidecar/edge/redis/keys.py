@@ -1,0 +1,116 @@
+"""API-key records: a hash per key, and per account two sorted sets, of all keys and of those not revoked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any, Final
+
+from sidecar.denials import StoreUnavailable
+from sidecar.edge.redis import names
+from sidecar.edge.redis.link import OnRedis, Script
+from sidecar.model import KeyRecord, StoredKey
+from sidecar.policy.windows import US_PER_S
+
+ADD: Final = Script("add_key")
+REPLACE: Final = Script("replace_key")
+PAGE: Final = Script("page")
+
+
+class RedisKeys(OnRedis):
+    """Keys, each under its account's hash tag; who knows only an id finds the account through a name of its own."""
+
+    async def account_of(self, key_id: str) -> str | None:
+        """See `ports.KeyStore`."""
+        account: bytes | None = await self._link.call("GET", names.owner(key_id))
+        return None if account is None else account.decode()
+
+    async def get(self, account: str, key_id: str) -> StoredKey | None:
+        """See `ports.KeyStore`."""
+        record, last_used_us = await self._link.call("HMGET", names.record(account, key_id), "record", "last_used")
+        return None if record is None else stored_key(record, last_used_us)
+
+    async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
+        """See `ports.KeyStore`. An id that is taken is not added either."""
+        if not await self._claim(record):
+            return False
+        account = record.account
+        return bool(
+            await self._link.run(
+                ADD,
+                (names.record(account, record.id), names.key_list(account), names.active_keys(account)),
+                *written(record),
+                "" if max_active is None else max_active,
+                repr(now),
+            )
+        )
+
+    async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
+        """See `ports.KeyStore`."""
+        if successor is not None and not await self._claim(successor):
+            return False
+        account = record.account
+        keys = [names.record(account, record.id), names.key_list(account), names.active_keys(account)]
+        arguments = written(record)
+        if successor is not None:
+            keys.append(names.record(account, successor.id))
+            arguments += written(successor)
+        return bool(await self._link.run(REPLACE, keys, *arguments))
+
+    async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
+        """See `ports.KeyStore`."""
+        ids: list[bytes] = await self._link.run(PAGE, (names.key_list(account),), limit, after or "")
+        found = await asyncio.gather(*[self.get(account, key_id.decode()) for key_id in ids])
+        return [key for key in found if key is not None]
+
+    async def accounts(self) -> AsyncIterator[str]:
+        """See `ports.KeyStore`. Remembers the names on the way, because Redis may show one twice."""
+        seen: set[bytes] = set()
+        cursor = b"0"
+        while True:
+            reply = await self._link.call("SCAN", cursor.decode(), "MATCH", names.ALL_KEY_LISTS, "COUNT", 1000)
+            cursor, found = reply
+            for name in found:
+                if name not in seen:
+                    seen.add(name)
+                    yield names.account_in(name)
+            if cursor == b"0":
+                return
+
+    async def _claim(self, record: KeyRecord) -> bool:
+        """Name the key's account before there is a key: should the second step fail, a name for nothing is harmless."""
+        if await self._link.call("SET", names.owner(record.id), record.account, "NX") is not None:
+            return True
+        return await self.account_of(record.id) == record.account
+
+
+def written(record: KeyRecord) -> list[str]:
+    """Return a record as the scripts take it: id, version, JSON, creation, expiry, and whether it is revoked."""
+    return [
+        record.id,
+        str(record.version),
+        json.dumps(asdict(record), separators=(",", ":")),
+        repr(record.created_at),
+        repr(record.expires_at),
+        "" if record.revoked_at is None else "1",
+    ]
+
+
+def key_record(text: bytes) -> KeyRecord:
+    """Read a record back.
+
+    Raises:
+        StoreUnavailable: when it is not one.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        return KeyRecord(**{**fields, "scopes": tuple(fields["scopes"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreUnavailable("store_unavailable", detail=f"a stored key record is unreadable: {error!r}") from error
+
+
+def stored_key(record: bytes, last_used_us: bytes | None) -> StoredKey:
+    """Put a record and its last use together."""
+    return StoredKey(key_record(record), None if last_used_us is None else int(last_used_us) / US_PER_S)

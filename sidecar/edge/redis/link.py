@@ -1,0 +1,171 @@
+"""The way to Redis: calls of one event-loop tick share one round trip, and every trip has one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from sidecar.denials import StoreUnavailable
+from sidecar.policy.windows import US_PER_S
+
+MAX_TRIPS: Final = 8
+"""Trips under way at once, each on a connection of its own; what comes meanwhile waits and shares the next one."""
+MAX_CALLS: Final = 256
+"""Calls that share one trip."""
+
+Argument = str | int
+
+
+class Script:
+    """A Lua script that Redis keeps under its digest. `parts` are joined: shared functions first."""
+
+    def __init__(self, *parts: str) -> None:
+        directory = files("sidecar.edge.redis").joinpath("scripts")
+        self.source = "".join(directory.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+class Call(NamedTuple):
+    """One command on its way, and who waits for its reply."""
+
+    packed: bytes
+    future: asyncio.Future[Any]
+    script: Script | None
+
+
+class Link:
+    """Sends calls to one Redis and hands each its own reply."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        # One deadline per trip is ours: a timer per reply, as socket_timeout sets it, costs more than the reply.
+        self._pool = ConnectionPool.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),  # a call that was retried might count twice
+            socket_timeout=None,
+            socket_connect_timeout=timeout_s,
+            health_check_interval=0,
+            decode_responses=False,
+            protocol=2,
+            max_connections=MAX_TRIPS,
+        )
+        self._timeout_s = timeout_s
+        self._waiting: list[Call] = []
+        self._trips: set[asyncio.Task[None]] = set()
+
+    def call(self, *arguments: Argument, script: Script | None = None) -> asyncio.Future[Any]:
+        """Send one command with what else is sent in this tick. A caller that gives up disturbs nobody.
+
+        Raises:
+            StoreUnavailable: out of the future, for whatever goes wrong.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._depart)
+        self._waiting.append(Call(pack(arguments), future, script))
+        return future
+
+    def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
+        """Run a script; see `call`."""
+        return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, script=script)
+
+    async def aclose(self) -> None:
+        """Wait for what is under way and close every connection."""
+        while self._waiting or self._trips:
+            await asyncio.wait(self._trips) if self._trips else await asyncio.sleep(0)
+        await self._pool.aclose()
+
+    def _depart(self) -> None:
+        while self._waiting and len(self._trips) < MAX_TRIPS:
+            calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
+            trip = asyncio.create_task(self._travel(calls))
+            self._trips.add(trip)
+            trip.add_done_callback(self._arrived)
+
+    def _arrived(self, trip: asyncio.Task[None]) -> None:
+        self._trips.discard(trip)
+        self._depart()
+
+    async def _travel(self, calls: list[Call]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                replies = await self._exchange(calls)
+        except BaseException as error:
+            for call in calls:
+                settle(call.future, error)
+            if not isinstance(error, RedisError | OSError | TimeoutError):
+                raise
+        else:
+            for call, reply in zip(calls, replies, strict=True):
+                settle(call.future, reply)
+
+    async def _exchange(self, calls: list[Call]) -> list[Any]:
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has not typed it
+        try:
+            replies = await self._converse(connection, [call.packed for call in calls])
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:  # Redis was restarted or flushed. These calls did not run, so they can't count twice.
+                sources = {script.source for i in unknown if (script := calls[i].script)}
+                again = [pack(("SCRIPT", "LOAD", source)) for source in sources] + [calls[i].packed for i in unknown]
+                fresh = await self._converse(connection, again)
+                for i, reply in zip(unknown, fresh[len(sources) :], strict=True):
+                    replies[i] = reply
+            return replies
+        finally:
+            await self._pool.release(connection)
+
+    @staticmethod
+    async def _converse(connection: Any, packed: list[bytes]) -> list[Any]:
+        await connection.send_packed_command([b"".join(packed)])
+        replies = []
+        for _ in packed:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+
+class OnRedis:
+    """What every part of the store stands on."""
+
+    def __init__(self, link: Link, clock: Callable[[], float] | None) -> None:
+        self._link = link
+        self._clock = clock
+
+    def passed_us(self) -> str:
+        """Return the time for a script: nothing, so that it asks Redis's clock, unless a test has its own."""
+        return "" if self._clock is None else str(round(self._clock() * US_PER_S))
+
+
+def settle(future: asyncio.Future[Any], reply: Any) -> None:
+    """Hand a reply to its caller, if there still is one; any error becomes the one that ports know."""
+    if future.done():
+        return
+    if isinstance(reply, BaseException):
+        failure = StoreUnavailable("store_unavailable", detail=f"{type(reply).__name__}: {reply}")
+        failure.__cause__ = reply
+        future.set_exception(failure)
+    else:
+        future.set_result(reply)
+
+
+def pack(arguments: Sequence[Argument]) -> bytes:
+    """Write one command in RESP, the way Redis reads it.
+
+    By hand, because redis-py's packer takes three times as long, on every request.
+    """
+    texts = [argument if isinstance(argument, str) else str(argument) for argument in arguments]
+    whole = "".join([f"${len(text)}\r\n{text}\r\n" for text in texts])
+    if whole.isascii():
+        return f"*{len(texts)}\r\n{whole}".encode()
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return b"*%d\r\n" % len(encoded) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])

@@ -1,0 +1,70 @@
+"""How everything is called in Redis. What belongs to an account carries the hash tag ``{account}``: one slot.
+
+Accounts hold no braces (contract), so a tag ends where it should. The last part of each name tells the kinds apart.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ALL_KEY_LISTS: Final = "sidecar:{*}:keys"
+
+
+def limit_log(account: str, holder: str, limit: str) -> str:
+    """Name what was spent of a limit; `holder` is the credential's id, or ``account``."""
+    return f"sidecar:{{{account}}}:limit:{holder}:{limit}"
+
+
+def failures(address: str, limit: str) -> str:
+    """Name the failed authentications from an address."""
+    return f"sidecar:{{address {address}}}:failures:{limit}"
+
+
+def record(account: str, key_id: str) -> str:
+    """Name the hash of one API key: its version, record and last use."""
+    return f"sidecar:{{{account}}}:key:{key_id}"
+
+
+def key_list(account: str) -> str:
+    """Name the sorted set of all the account's key ids, by time of creation."""
+    return f"sidecar:{{{account}}}:keys"
+
+
+def active_keys(account: str) -> str:
+    """Name the sorted set of the ids of keys that are not revoked, by expiry."""
+    return f"sidecar:{{{account}}}:active"
+
+
+def usage(account: str, key_id: str, day: int) -> str:
+    """Name the counts of one key and one UTC day, counted since 1970."""
+    return f"sidecar:{{{account}}}:usage:{key_id}:{day}"
+
+
+def owner(key_id: str) -> str:
+    """Name where the account of a key stands, for whoever knows only its id."""
+    return f"sidecar:key:{key_id}"
+
+
+def revoked_before(account: str) -> str:
+    """Name the moment before which everything issued to the account is revoked."""
+    return f"sidecar:{{{account}}}:revoked_before"
+
+
+def revoked_here(account: str, token_id: str) -> str:
+    """Name the flag of a revoked token where `admit` looks."""
+    return f"sidecar:{{{account}}}:token:{token_id}"
+
+
+def revoked(token_id: str) -> str:
+    """Name the flag of a revoked token that may never have been met."""
+    return f"sidecar:{{token {token_id}}}:revoked"
+
+
+def met(token_id: str) -> str:
+    """Name the set of accounts that a token was met for."""
+    return f"sidecar:{{token {token_id}}}:accounts"
+
+
+def account_in(key_list_name: bytes) -> str:
+    """Return the account whose `key_list` this is."""
+    return key_list_name.decode()[len("sidecar:{") : -len("}:keys")]

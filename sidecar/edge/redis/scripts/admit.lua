@@ -1,0 +1,60 @@
+-- One request: its key, its token, its account, its limits and its usage counts, all or nothing (ports.AdmissionStore).
+-- Everything is read and judged before anything is written, so an error on the way has spent nothing.
+-- KEYS: revoked-before, [token flag], [key record, key usage of the day], one log per limit.
+-- ARGV: now_us ('' for Redis's clock), issued_at, token ('1' or ''), key version ('' without a key), day, write ('1' or ''),
+--       then requests and window_us per limit.
+-- Returns one line: the standing, now_us, and what belongs to it. "day" means that the usage key is of another day
+-- than Redis's clock says: nothing was done, ask again with the right one.
+
+local now_us = clock_us(ARGV[1])
+local stamp = string.format(' %.0f', now_us)
+local next_key = 2
+
+if ARGV[3] == '1' then
+  next_key = 3
+end
+
+local key, usage
+if ARGV[4] ~= '' then
+  key, usage = KEYS[next_key], KEYS[next_key + 1]
+  next_key = next_key + 2
+  if math.floor(now_us / 86400000000) ~= tonumber(ARGV[5]) then return 'day' .. stamp end
+  local version = redis.call('HGET', key, 'version')
+  if version ~= ARGV[4] then
+    return 'key_changed' .. stamp .. ' ' .. (redis.call('HGET', key, 'record') or '')
+  end
+end
+
+if ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then return 'revoked' .. stamp end
+local revoked_before = redis.call('GET', KEYS[1])
+if revoked_before and not (tonumber(ARGV[2]) >= tonumber(revoked_before)) then return 'revoked' .. stamp end
+
+local windows, admitted = {}, true
+for i = next_key, #KEYS do
+  local arg = 7 + 2 * (i - next_key)
+  local window = load_window(KEYS[i], tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), now_us)
+  windows[i] = window
+  if window.spent >= window.requests then admitted = false end
+end
+
+if key then
+  local hour = string.format('%.0f', math.floor(now_us / 3600000000) % 24)
+  local fields = {hour .. ':x'}
+  if admitted then
+    fields = {hour .. ':r'}
+    if ARGV[6] == '1' then fields[2] = hour .. ':w' end
+  end
+  for _, field in ipairs(fields) do
+    if redis.call('HINCRBY', usage, field, 1) == 1 then redis.call('EXPIRE', usage, 2678400) end
+  end
+  if admitted then redis.call('HSET', key, 'last_used', string.format('%.0f', now_us)) end
+end
+
+local answer = {'good', stamp}
+for i = next_key, #KEYS do
+  local window = windows[i]
+  if admitted then spend(window, now_us) end
+  if admitted or window.moved then save(KEYS[i], window, now_us, ARGV[1]) end
+  answer[#answer + 1] = quota(window, now_us, admitted)
+end
+return table.concat(answer)

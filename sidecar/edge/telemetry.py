@@ -1,0 +1,131 @@
+"""What this process tells about itself: one JSON line per request, and metrics with closed label sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO, Final
+
+import orjson
+import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from sidecar.model import Quota
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+METRICS_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class Telemetry:
+    """The log and the metrics of one sidecar. Values that a client chose never become labels."""
+
+    def __init__(self, sink: BinaryIO, *, level: str, access: bool) -> None:
+        self._access = access
+        self._log = structlog.wrap_logger(
+            structlog.BytesLogger(sink),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+                structlog.processors.JSONRenderer(serializer=_dump),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+            cache_logger_on_first_use=True,
+        )
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = self._counter("sidecar_requests", "Requests answered.", "route", "outcome", "era")
+        self._seconds = self._histogram("sidecar_request_seconds", "From request head to the end of the answer.")
+        self._upstream_seconds = self._histogram("sidecar_upstream_seconds", "From sending upstream to its head.")
+        self._open_streams = Gauge(
+            "sidecar_open_streams", "Answers being streamed.", ("route",), registry=self.registry
+        )
+        self._limit_decisions = self._counter("sidecar_limit_decisions", "By each limit.", "policy", "decision")
+        self._store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
+        self._auth_failures = self._counter("sidecar_auth_failures", "Credentials refused.", "reason")
+        self._catalogue_tools = Gauge("sidecar_catalogue_tools", "Tools of the upstream.", registry=self.registry)
+        self._store_up.set(1)
+        self._store_was_up = True
+
+    def event(self, name: str, *, level: str = "info", **members: Any) -> None:
+        """Write one line that is not a request's."""
+        self._log.log(_LEVELS[level], name, **members)
+
+    def request(
+        self,
+        members: Mapping[str, Any],
+        *,
+        route: str,
+        outcome: str,
+        era: str,
+        seconds: float,
+        upstream_seconds: float | None,
+        quotas: Iterable[Quota],
+    ) -> None:
+        """Write a request's line and count it. `route`, `outcome` and `era` come from closed sets."""
+        self._requests.labels(route, outcome, era).inc()
+        self._seconds.observe(seconds)
+        if upstream_seconds is not None:
+            self._upstream_seconds.observe(upstream_seconds)
+        self._count_decisions(quotas)
+        if self._access:
+            self._log.log(40 if outcome == "internal_error" else 20, "request", **members)
+
+    def auth_failure(self, reason: str) -> None:
+        """Count a refused credential."""
+        self._auth_failures.labels(reason).inc()
+
+    def stream_opened(self, route: str) -> None:
+        """Count an answer that is being streamed."""
+        self._open_streams.labels(route).inc()
+
+    def stream_closed(self, route: str) -> None:
+        """Count it no longer."""
+        self._open_streams.labels(route).dec()
+
+    def store(self, up: bool) -> None:
+        """Note whether the store answered; a line is written when that changes."""
+        if up != self._store_was_up:
+            self._store_was_up = up
+            self._store_up.set(1 if up else 0)
+            self.event("store_recovered" if up else "store_lost", level="info" if up else "error")
+
+    def key_set(self, issuer: str, what: str, detail: str) -> None:
+        """Note what became of an issuer's key set."""
+        self.event(what, level="warning" if what == "keys_unavailable" else "info", issuer=issuer, detail=detail)
+
+    def catalogue(self, tools: int | None, problem: str) -> None:
+        """Note how many tools the upstream has, or why that could not be found out."""
+        if tools is None:
+            self.event("catalogue_failed", level="warning", problem=problem)
+        else:
+            self._catalogue_tools.set(tools)
+
+    def exposition(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _count_decisions(self, quotas: Iterable[Quota]) -> None:
+        judged = tuple(quotas)
+        refused = [quota for quota in judged if quota.retry_s > 0]
+        for quota in refused or judged:
+            self._limit_decisions.labels(quota.limit.name, "refused" if refused else "allowed").inc()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
+
+
+def _dump(line: dict[str, Any], **_: Any) -> bytes:
+    ordered = {"ts": line.pop("ts"), "level": line.pop("level"), "event": line.pop("event"), **line}
+    return orjson.dumps(ordered, default=str)

@@ -1,0 +1,186 @@
+"""The hot path: one request walks through policy and ports to a permit, or leaves it by a denial."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
+from sidecar.denials import Denial, InvalidApiKey, InvalidToken, RateLimited, StoreUnavailable
+from sidecar.model import (
+    Action,
+    Admission,
+    CredentialKind,
+    Permit,
+    Principal,
+    Progress,
+    RequestFacts,
+    Route,
+    ToolClass,
+    Verdict,
+)
+from sidecar.policy import access, credentials, headers, jsonrpc, outbound, quotas
+from sidecar.policy.identity import Signer, identity_headers
+from sidecar.policy.quotas import AnswerHeaders, Limits
+from sidecar.policy.tools import ToolLists
+from sidecar.ports import AdmissionStore, Authenticator, ToolCatalogue
+
+MANAGEMENT_PATH: Final = "/api/api-keys"
+_PARSE_IN_THREAD_BYTES: Final = 65_536
+_ATTEMPTS: Final = 3
+
+ReadBody = Callable[[], Awaitable[bytes | None]]
+
+
+class Gateway:
+    """Decides about one request after another; holds no state of its own."""
+
+    def __init__(
+        self,
+        *,
+        authenticators: Mapping[type, Authenticator[Any]],
+        keys: ApiKeyAuthenticator,
+        failures: FailedAttempts,
+        tool_lists: ToolLists,
+        catalogue: ToolCatalogue,
+        limits: Limits,
+        admissions: AdmissionStore,
+        signer: Signer,
+        upstream_path: str,
+        upstream_query: str,
+        pass_headers: frozenset[str],
+        clock: Callable[[], float],
+        nonce: Callable[[], str],
+    ) -> None:
+        self._authenticators = authenticators
+        self._keys = keys
+        self._failures = failures
+        self._tool_lists = tool_lists
+        self._catalogue = catalogue
+        self._limits = limits
+        self._admissions = admissions
+        self._signer = signer
+        self._upstream_path = upstream_path
+        self._upstream_query = upstream_query
+        self._pass_headers = pass_headers
+        self._clock = clock
+        self._nonce = nonce
+
+    async def check(self, route: Route, facts: RequestFacts, read_body: ReadBody, progress: Progress) -> Permit:
+        """Return the permit for a proxied request.
+
+        `read_body` is called once the caller is known; it returns None where the method has no body.
+
+        Raises:
+            Denial: the first reason against it.
+        """
+        principal = await self._identify(route.credentials, facts, progress)
+        try:
+            body = await read_body()
+            action = await self._action(facts, body, progress)
+            tool_class = self._class_of(action)
+            principal, verdict = await self._admit(principal, action, tool_class, route.path, progress)
+        except Denial as denial:
+            await self._count_refusal(principal, denial)
+            raise
+        return self._permit(facts, principal, body, quotas.answer_headers(verdict.quotas, verdict.now))
+
+    async def check_management(self, facts: RequestFacts, progress: Progress) -> tuple[Principal, AnswerHeaders]:
+        """Return who calls the key management, and the rate headers of the answer; API keys can't."""
+        principal = await self._identify(("jwt",), facts, progress)
+        progress.action = action = Action("manage")
+        principal, verdict = await self._admit(principal, action, None, MANAGEMENT_PATH, progress)
+        return principal, quotas.answer_headers(verdict.quotas, verdict.now)
+
+    async def _identify(
+        self, accepts: tuple[CredentialKind, ...], facts: RequestFacts, progress: Progress
+    ) -> Principal:
+        credential = credentials.extract(facts, accepts)
+        try:
+            principal = await self._authenticators[type(credential)].authenticate(credential, facts)
+        except (InvalidToken, InvalidApiKey):
+            await self._failures.count(facts.client)
+            raise
+        progress.principal = principal
+        return principal
+
+    async def _action(self, facts: RequestFacts, body: bytes | None, progress: Progress) -> Action:
+        if body is None:
+            action = Action("stream" if facts.method == "GET" else "end_session")
+        else:
+            large = len(body) > _PARSE_IN_THREAD_BYTES
+            document = await asyncio.to_thread(jsonrpc.parse, body) if large else jsonrpc.parse(body)
+            progress.message_id = jsonrpc.id_of(document)
+            action = jsonrpc.action(document, facts.era)
+            jsonrpc.require_agreement(facts, action)
+        progress.action = action
+        return action
+
+    def _class_of(self, action: Action) -> ToolClass | None:
+        if action.tool is None:
+            return None
+        return self._tool_lists.declared(action.tool) or self._catalogue.annotated(action.tool) or "write"
+
+    async def _admit(
+        self, principal: Principal, action: Action, tool_class: ToolClass | None, route: str, progress: Progress
+    ) -> tuple[Principal, Verdict]:
+        """Judge the principal as the store knows it now: a key that changed since it was read is judged again."""
+        write = access.is_write(action, tool_class)
+        free = action.kind == "response"
+        limits = () if free else self._limits.applicable(route=route, tool=action.tool, write=write)
+        for _ in range(_ATTEMPTS):
+            access.authorize(principal, action, tool_class)
+            key = principal.key
+            verdict = await self._admissions.admit(
+                Admission(
+                    account=principal.account,
+                    credential_id=principal.credential_id,
+                    issued_at=principal.issued_at,
+                    limits=limits,
+                    write=write,
+                    key_id=None if key is None else key.id,
+                    key_version=0 if key is None else key.version,
+                    token_id=principal.token_id,
+                )
+            )
+            if verdict.standing != "key_changed":
+                break
+            progress.principal = principal = self._keys.judge(verdict.key)
+        else:
+            raise StoreUnavailable("key_unsettled", retry_after_s=1)
+        if verdict.standing == "revoked":
+            raise InvalidApiKey("key_revoked") if principal.kind == "api_key" else InvalidToken("token_revoked")
+        progress.quotas = verdict.quotas
+        if not verdict.admitted:
+            raise quotas.refusal(verdict.quotas, verdict.now)
+        return principal, verdict
+
+    async def _count_refusal(self, principal: Principal, denial: Denial) -> None:
+        counted_by_the_store = isinstance(denial, RateLimited)
+        if principal.key is not None and not counted_by_the_store:
+            await self._admissions.count_refusal(principal.account, principal.key.id)
+
+    def _permit(
+        self, facts: RequestFacts, principal: Principal, body: bytes | None, answer_headers: AnswerHeaders
+    ) -> Permit:
+        path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
+        identity = identity_headers(
+            account=principal.account,
+            scopes=principal.scopes,
+            kind=principal.kind,
+            subject=principal.subject,
+            request_id=facts.request_id,
+        )
+        lines = outbound.signed(
+            self._signer,
+            method=facts.method,
+            path=path,
+            query=query,
+            lines=headers.to_upstream(facts, self._pass_headers),
+            identity=identity,
+            body=body,
+            now=self._clock(),
+            nonce=self._nonce(),
+        )
+        return Permit(facts.method, outbound.target(path, query), lines, body, answer_headers)

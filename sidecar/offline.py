@@ -1,0 +1,88 @@
+"""What becomes of a request while the store is away?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+from sidecar.bounded import BoundedDict
+from sidecar.denials import StoreUnavailable
+from sidecar.model import Admission, Limit, Quota, Verdict
+from sidecar.policy import quotas
+from sidecar.ports import AdmissionStore
+
+_REMEMBERED: Final = 10_000
+
+
+class LocalLimits(Protocol):
+    """Limits that this process keeps by itself."""
+
+    def spend(self, items: tuple[tuple[str, Limit], ...]) -> tuple[Quota, ...]:
+        """Judge all together and spend one unit of each, or nothing; `items` are pairs of counter key and limit."""
+        ...
+
+
+class ResilientAdmissions:
+    """Asks the store, and when it does not answer does as `limits.on_store_failure` says.
+
+    *deny*: 503. *allow*: no limits. *local*: this process's own limits, at `local_share` of each. Authentication
+    does not open: a key passes only while the store has vouched for it within the last `offline_grace_s`, so a
+    revocation made during an outage may take that long. Tokens are proved by their signature; that one was revoked
+    can't be known until the store is back.
+    """
+
+    def __init__(
+        self,
+        store: AdmissionStore,
+        local: LocalLimits,
+        *,
+        on_failure: Literal["local", "deny", "allow"],
+        local_share: float,
+        offline_grace_s: float,
+        clock: Callable[[], float],
+        report: Callable[[bool], None],
+    ) -> None:
+        self._store = store
+        self._local = local
+        self._on_failure = on_failure
+        self._share = local_share
+        self._offline_grace_s = offline_grace_s
+        self._clock = clock
+        self._report = report
+        self._vouched_until: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
+
+    async def admit(self, admission: Admission) -> Verdict:
+        """Return the store's verdict, or ours in its absence (see `ports.AdmissionStore.admit`)."""
+        try:
+            verdict = await self._store.admit(admission)
+        except StoreUnavailable:
+            self._report(False)
+            return self._without_store(admission)
+        self._report(True)
+        if admission.key_id is not None:
+            if verdict.standing == "good":
+                self._vouched_until[admission.key_id] = self._clock() + self._offline_grace_s
+            else:
+                self._vouched_until.pop(admission.key_id, None)
+        return verdict
+
+    async def count_refusal(self, account: str, key_id: str) -> None:
+        """Pass the count on; while the store is away it is lost."""
+        try:
+            await self._store.count_refusal(account, key_id)
+        except StoreUnavailable:
+            self._report(False)
+
+    def _without_store(self, admission: Admission) -> Verdict:
+        now = self._clock()
+        if self._on_failure == "deny":
+            raise StoreUnavailable("store_unavailable", retry_after_s=1)
+        if admission.key_id is not None and self._vouched_until.get(admission.key_id, 0.0) <= now:
+            raise StoreUnavailable("key_unconfirmed", retry_after_s=1)
+        if self._on_failure == "allow":
+            return Verdict("good", now)
+        items = tuple(
+            (f"{admission.account}\n{admission.credential_id if limit.per == 'credential' else ''}", limit)
+            for limit in quotas.scaled(admission.limits, self._share)
+        )
+        return Verdict("good", now, self._local.spend(items))

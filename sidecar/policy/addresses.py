@@ -1,0 +1,50 @@
+"""Which address is this client counted under?"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_IPV6_PREFIX: Final = 64
+
+
+def client_address(peer: str, forwarded_for: str | None, trusted: tuple[IpNetwork, ...]) -> str:
+    """Return the address that failed authentication is counted under: IPv4, or the /64 of an IPv6 address.
+
+    `forwarded_for` (`X-Forwarded-For`) counts only when the peer is a trusted proxy, and then from the right: the
+    first address that is not itself a trusted proxy. Anything that is not an address ends the walk there.
+    """
+    address = _parse(peer)
+    if address is None:
+        return "unknown"
+    if forwarded_for is not None and _is_trusted(address, trusted):
+        for hop in reversed(forwarded_for.split(",")):
+            claimed = _parse(hop.strip())
+            if claimed is None:
+                break
+            address = claimed
+            if not _is_trusted(address, trusted):
+                break
+    return _group(address)
+
+
+def _parse(text: str) -> IpAddress | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def _is_trusted(address: IpAddress, trusted: tuple[IpNetwork, ...]) -> bool:
+    return any(address in network for network in trusted)
+
+
+def _group(address: IpAddress) -> str:
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(ipaddress.IPv6Network((address, _IPV6_PREFIX), strict=False))

@@ -1,0 +1,110 @@
+"""What of a request may cross to the upstream? An allow-list, hop-by-hop first; ours are added last, elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from sidecar.denials import InvalidRequest, UnsupportedMediaType
+from sidecar.model import RequestFacts
+
+_PASSED: Final = {
+    "accept": b"Accept",
+    "accept-language": b"Accept-Language",
+    "content-type": b"Content-Type",
+    "user-agent": b"User-Agent",
+    "mcp-protocol-version": b"MCP-Protocol-Version",
+    "mcp-session-id": b"Mcp-Session-Id",
+    "mcp-method": b"Mcp-Method",
+    "mcp-name": b"Mcp-Name",
+    "last-event-id": b"Last-Event-ID",
+    "traceparent": b"traceparent",
+    "tracestate": b"tracestate",
+    "baggage": b"baggage",
+}
+_PASSED_PREFIX: Final = "mcp-param-"
+_JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
+_SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
+"""Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
+HOP_BY_HOP: Final = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+"""RFC 9110 section 7.6.1, and those of RFC 2616 that are still met."""
+
+
+def collect(lines: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the lines by lower-case name, and the names that came more than once.
+
+    Lines of one name are joined by `", "` (RFC 9110 section 5.3). Bytes are read as latin-1, which loses nothing.
+    """
+    headers: dict[str, str] = {}
+    repeated: set[str] = set()
+    for raw_name, raw_value in lines:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in headers:
+            repeated.add(name)
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return headers, frozenset(repeated)
+
+
+def to_upstream(facts: RequestFacts, pass_headers: frozenset[str]) -> list[tuple[bytes, bytes]]:
+    """Return the client's header lines that the upstream gets. Identity headers are added after this.
+
+    `pass_headers` are the operator's additions, in lower case; names that could stand for a credential or for one
+    of ours were refused when the configuration was read. Names with `_` are never passed: some servers read
+    them as `-`.
+
+    Raises:
+        InvalidRequest: a session id that no server can have given out.
+    """
+    headers = facts.headers
+    if not _SESSION_ID.fullmatch(headers.get("mcp-session-id", "-")):
+        raise InvalidRequest("session_id_malformed", "Mcp-Session-Id must be visible ASCII")
+    named = connection_tokens(headers.get("connection"))
+    lines = []
+    for name, value in headers.items():
+        wire_name = _PASSED.get(name)
+        if wire_name is None:
+            if not (name.startswith(_PASSED_PREFIX) or name in pass_headers) or "_" in name:
+                continue
+            wire_name = name.encode("latin-1")
+        if name not in named and name not in HOP_BY_HOP:
+            lines.append((wire_name, value.encode("latin-1")))
+    return lines
+
+
+def require_json(headers: Mapping[str, str]) -> None:
+    """Refuse a body that is announced as anything but plain JSON in UTF-8, whatever the upstream would make of it.
+
+    Raises:
+        UnsupportedMediaType: another media type or charset, none at all, or any content coding.
+    """
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("content_encoding")
+    if not _JSON_TYPE.fullmatch(headers.get("content-type", "")):
+        raise UnsupportedMediaType("content_type")
+
+
+def target(upstream_path: str, upstream_query: str, query: str | None) -> tuple[str, str | None]:
+    """Return the path and query that the upstream gets: its own query first, then the client's, byte for byte.
+
+    Raises:
+        InvalidRequest: the client's query holds bytes that no query may hold (RFC 3986 section 3.4).
+    """
+    if query is None:
+        return upstream_path, upstream_query or None
+    if not query.isascii() or "#" in query or not query.isprintable() or " " in query:
+        raise InvalidRequest("query_malformed", "The query holds characters that must be percent-encoded")
+    return upstream_path, f"{upstream_query}&{query}" if upstream_query else query
+
+
+def connection_tokens(value: str | None) -> frozenset[str]:
+    """Return the lower-case names that a `Connection` header makes hop-by-hop (RFC 9110 section 7.6.1)."""
+    if value is None:
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(","))

@@ -1,0 +1,210 @@
+"""Which action does this body ask for, and do its routing headers agree with it?"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from sidecar.denials import Denial, HeaderMismatch, InvalidParams, InvalidRequest
+from sidecar.model import Action, Era, JsonRpcId, RequestFacts
+from sidecar.policy import strictjson
+
+FIRST_MODERN_VERSION: Final = "2026-07-28"
+_VERSION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_VERSION_IN_META: Final = "io.modelcontextprotocol/protocolVersion"
+_BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
+_LARGEST_ID: Final = 2**53 - 1
+_LONGEST_NAME: Final = 256
+
+_TOP: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_PARAMS: Final = frozenset(
+    {
+        *("name", "arguments", "uri", "taskId", "task", "ref", "argument", "notifications", "level", "cursor"),
+        *("inputResponses", "requestState", "protocolVersion", "capabilities", "clientInfo", "requestId", "_meta"),
+    }
+)
+_REF: Final = frozenset({"type", "name", "uri"})
+_NOTICES: Final = frozenset(
+    {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"}
+)
+_NAMED_BY: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "tools/call": "name",
+        "prompts/get": "name",
+        "resources/read": "uri",
+        "tasks/get": "taskId",
+        "tasks/update": "taskId",
+        "tasks/cancel": "taskId",
+    }
+)
+"""Method -> the parameter that `Mcp-Name` mirrors (MCP 2026-07-28, streamable HTTP; tasks extension)."""
+
+
+def era_of(protocol_version: str | None) -> Era:
+    """Tell the era from the `MCP-Protocol-Version` header alone, as servers do (MCP 2026-07-28, versioning)."""
+    if protocol_version is None or not _VERSION.fullmatch(protocol_version):
+        return "legacy"
+    return "modern" if protocol_version >= FIRST_MODERN_VERSION else "legacy"
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the body's one JSON object, unambiguous to every parser that an upstream may use.
+
+    Raises:
+        InvalidRequest: not strict JSON, not an object (arrays are refused in every revision), or a name that
+            another parser could take for one that is judged here (`Method`, `method` with a NUL, `param\u017f`).
+    """
+    document = strictjson.loads(body)
+    if isinstance(document, list):
+        raise InvalidRequest("jsonrpc_batch", "Send one JSON-RPC message per request; arrays are not accepted")
+    if not isinstance(document, dict):
+        raise InvalidRequest("jsonrpc_not_an_object", "The body must be one JSON-RPC object")
+    _refuse_lookalikes(document, _TOP)
+    params = document.get("params")
+    if isinstance(params, dict):
+        _refuse_lookalikes(params, _PARAMS)
+        for member, names in (("ref", _REF), ("notifications", _NOTICES)):
+            inner = params.get(member)
+            if isinstance(inner, dict):
+                _refuse_lookalikes(inner, names)
+    return document
+
+
+def id_of(document: Mapping[str, Any]) -> JsonRpcId | None:
+    """Return the message's id if it is one that MCP allows: a string, or an integer that every parser reads alike."""
+    message_id = document.get("id")
+    if isinstance(message_id, str):
+        return message_id
+    if type(message_id) is int and -_LARGEST_ID <= message_id <= _LARGEST_ID:
+        return message_id
+    return None
+
+
+def glance(body: bytes) -> tuple[JsonRpcId | None, bool]:
+    """Return the id to put into a refusal that is made before the body was judged, and whether it is a request's.
+
+    None and False for whatever is not one valid message; nothing is decided by this.
+    """
+    try:
+        document = parse(body)
+    except Denial:
+        return None, False
+    message_id = id_of(document)
+    return message_id, message_id is not None and "method" in document
+
+
+def action(document: Mapping[str, Any], era: Era) -> Action:
+    """Return what the message asks for.
+
+    Raises:
+        InvalidRequest: not a JSON-RPC 2.0 request, notification or (legacy era only) response.
+        InvalidParams: the parameter that names what is acted on is missing or is no name.
+    """
+    if document.get("jsonrpc") != "2.0":
+        raise InvalidRequest("jsonrpc_version", 'The message must carry "jsonrpc": "2.0"')
+    if "id" in document and id_of(document) is None:
+        raise InvalidRequest("jsonrpc_id", '"id" must be a string or an integer between -(2^53-1) and 2^53-1')
+    if "method" not in document:
+        return _response(document, era)
+    method = document["method"]
+    if not _is_name(method):
+        raise InvalidRequest("jsonrpc_method", '"method" must be a string of 1 to 256 characters, none of them control')
+    if "result" in document or "error" in document:
+        raise InvalidRequest("jsonrpc_shape", 'A message with "method" must not carry "result" or "error"')
+    params = document.get("params")
+    if params is None:
+        params = {}
+    if not isinstance(params, dict):
+        raise InvalidParams("jsonrpc_params", '"params" must be an object')
+    if "id" not in document:
+        if not method.startswith("notifications/"):
+            raise InvalidRequest("jsonrpc_id", 'A request must carry an "id"')
+        return Action("notification", method, params=params)
+    return Action("request", method, id_of(document), _tool(method, params), params)
+
+
+def require_agreement(facts: RequestFacts, action: Action) -> None:
+    """Refuse a modern message whose routing headers do not say what its body says.
+
+    An intermediary that reads the body must check this (MCP 2026-07-28, streamable HTTP, "Server Validation").
+    Legacy messages may carry such headers (`mcp-remote` sends them) and nobody decides by them.
+
+    Raises:
+        HeaderMismatch: missing, doubled or different `Mcp-Method`, `Mcp-Name` or protocol version.
+    """
+    if not facts.repeated.isdisjoint(("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id")):
+        raise HeaderMismatch("routing_header_repeated", "A routing header was sent more than once")
+    if facts.era == "legacy":
+        return
+    headers = facts.headers
+    meta = action.params.get("_meta")
+    version = meta.get(_VERSION_IN_META) if isinstance(meta, dict) else None
+    if version is not None and version != headers.get("mcp-protocol-version"):
+        raise HeaderMismatch("version_mismatch", "MCP-Protocol-Version differs from the version in params._meta")
+    if headers.get("mcp-method", None if action.kind == "request" else action.method) != action.method:
+        raise HeaderMismatch("method_mismatch", "Mcp-Method must be present and equal to the body's method")
+    member = _NAMED_BY.get(action.method)
+    if member is not None and _decoded(headers.get("mcp-name")) != action.params.get(member):
+        raise HeaderMismatch("name_mismatch", f"Mcp-Name must be present and equal to the body's params.{member}")
+
+
+def _response(document: Mapping[str, Any], era: Era) -> Action:
+    if era == "modern":
+        raise InvalidRequest("jsonrpc_response", "Responses are not sent by clients of this protocol version")
+    if "id" not in document or ("result" in document) == ("error" in document) or "params" in document:
+        raise InvalidRequest("jsonrpc_shape", 'A message needs a "method", or an "id" with a "result" or an "error"')
+    return Action("response", id=id_of(document))
+
+
+def _tool(method: str, params: Mapping[str, Any]) -> str | None:
+    if method != "tools/call":
+        return None
+    name = params.get("name")
+    if not _is_name(name):
+        raise InvalidParams(
+            "tool_name", '"params.name" must be a string of 1 to 256 characters, none of them a control character'
+        )
+    return str(name)
+
+
+def _is_name(value: object) -> bool:
+    if not isinstance(value, str) or not 1 <= len(value) <= _LONGEST_NAME:
+        return False
+    return value.isprintable() or not any(unicodedata.category(char) == "Cc" for char in value)
+
+
+def _decoded(value: str | None) -> str | None:
+    """Undo the `=?base64?...?=` form of a header value; None for a malformed one, which equals no name."""
+    match = _BASE64.fullmatch(value) if value is not None else None
+    if match is None:
+        return value
+    try:
+        decoded = base64.b64decode(match[1], validate=True)
+        return decoded.decode() if base64.b64encode(decoded).decode() == match[1] else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _refuse_lookalikes(document: Mapping[str, Any], names: frozenset[str]) -> None:
+    unknown = document.keys() - names
+    if unknown and not _FOLDED[names].isdisjoint(_fold(name) for name in unknown):
+        raise InvalidRequest("json_lookalike_name", "A member's name differs from a JSON-RPC name only in its spelling")
+
+
+def _fold(name: str) -> str:
+    if name.isascii() and name.isalpha():
+        return name.lower()
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(char for char in folded if char.isprintable() and not char.isspace())
+
+
+def _folds(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(_fold(name) for name in names)
+
+
+_FOLDED: Final = {names: _folds(names) for names in (_TOP, _PARAMS, _REF, _NOTICES)}

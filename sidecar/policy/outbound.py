@@ -1,0 +1,47 @@
+"""What exactly goes upstream? The client's allowed header lines, then ours, signed over what the upstream gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sidecar.model import Headers
+from sidecar.policy.identity import Signer, content_digest
+
+_SESSION_ID: Final = b"Mcp-Session-Id"
+
+
+def target(path: str, query: str | None) -> str:
+    """Return the request target (RFC 9112 section 3.2.1)."""
+    return path if query is None else f"{path}?{query}"
+
+
+def signed(
+    signer: Signer,
+    *,
+    method: str,
+    path: str,
+    query: str | None,
+    lines: Iterable[tuple[bytes, bytes]],
+    identity: Sequence[tuple[str, str]],
+    body: bytes | None,
+    now: float,
+    nonce: str,
+) -> Headers:
+    """Return the header lines with digest, identity and signature added last, where nothing can take them away."""
+    sent = list(lines)
+    digest = content_digest(body) if body else None
+    session_id = next((value.decode("latin-1") for name, value in sent if name == _SESSION_ID), None)
+    signature = signer.sign(
+        method=method,
+        path=path,
+        query=query,
+        identity=tuple(identity),
+        digest=digest,
+        session_id=session_id,
+        now=int(now),
+        nonce=nonce,
+    )
+    ours = (*identity, *((("Content-Digest", digest),) if digest is not None else ()), *signature)
+    sent.extend((name.encode("ascii"), value.encode("ascii")) for name, value in ours)
+    return tuple(sent)

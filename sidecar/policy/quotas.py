@@ -1,0 +1,92 @@
+"""Which limits does an action spend from, and what does the store's answer mean to the client?"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+
+from sidecar.denials import RateLimited
+from sidecar.model import Limit, Quota
+
+AnswerHeaders = tuple[tuple[str, str], ...]
+
+
+class Limits:
+    """The configured limits, and which of them apply to what."""
+
+    def __init__(self, limits: tuple[Limit, ...]) -> None:
+        self._limits = limits
+        self._depend_on_tool = any(limit.tools for limit in limits)
+        self._remembered: dict[tuple[str, bool], tuple[Limit, ...]] = {}
+
+    def applicable(self, *, route: str, tool: str | None, write: bool) -> tuple[Limit, ...]:
+        """Return the limits that this action spends one unit of each from, in configured order."""
+        if self._depend_on_tool:
+            return self._select(route, tool, write)
+        applicable = self._remembered.get((route, write))
+        if applicable is None:
+            applicable = self._remembered[(route, write)] = self._select(route, tool, write)
+        return applicable
+
+    def _select(self, route: str, tool: str | None, write: bool) -> tuple[Limit, ...]:
+        return tuple(
+            limit
+            for limit in self._limits
+            if (write or limit.effect == "any")
+            and (not limit.routes or route in limit.routes)
+            and (not limit.tools or (tool is not None and any(fnmatch.fnmatchcase(tool, glob) for glob in limit.tools)))
+        )
+
+
+def answer_headers(quotas: tuple[Quota, ...], now: float) -> AnswerHeaders:
+    """Return the rate headers of an admitted request; none where no limit applied.
+
+    `X-RateLimit-*` and `RateLimit` speak of the tightest limit, `RateLimit-Policy` names all that applied
+    (draft-ietf-httpapi-ratelimit-headers).
+    """
+    if not quotas:
+        return ()
+    tightest = _tightest(quotas)
+    return _headers(quotas, tightest, math.ceil(now + tightest.reset_s), math.ceil(tightest.reset_s))
+
+
+def refusal(quotas: tuple[Quota, ...], now: float) -> RateLimited:
+    """Return the 429 for an answer that did not admit.
+
+    The wait is rounded up over all limits that refused, so that a retry succeeds if nothing else was spent.
+    """
+    retry_after_s = max(1, math.ceil(max(quota.retry_s for quota in quotas)))
+    tightest = _tightest(tuple(quota for quota in quotas if quota.retry_s > 0))
+    return RateLimited(
+        "rate_limited",
+        f'Rate limit "{tightest.limit.name}" exceeded: {tightest.limit.requests} requests in '
+        f"{tightest.limit.window_s} s; retry after {retry_after_s} s",
+        detail=tightest.limit.name,
+        retry_after_s=retry_after_s,
+        headers=_headers(quotas, tightest, math.floor(now) + retry_after_s, retry_after_s),
+    )
+
+
+def scaled(limits: tuple[Limit, ...], share: float) -> tuple[Limit, ...]:
+    """Return the limits as one replica applies them by itself: `share` of each, one request at least."""
+    return tuple(
+        Limit(limit.name, max(1, math.floor(limit.requests * share)), limit.window_s, limit.per) for limit in limits
+    )
+
+
+def _tightest(quotas: tuple[Quota, ...]) -> Quota:
+    if len(quotas) == 1:
+        return quotas[0]
+    return min(quotas, key=lambda quota: (quota.remaining / quota.limit.requests, -quota.limit.window_s))
+
+
+def _headers(quotas: tuple[Quota, ...], tightest: Quota, reset_at: int, reset_s: int) -> AnswerHeaders:
+    limit = tightest.limit
+    policies = ", ".join(f'"{quota.limit.name}";q={quota.limit.requests};w={quota.limit.window_s}' for quota in quotas)
+    return (
+        ("X-RateLimit-Limit", str(limit.requests)),
+        ("X-RateLimit-Remaining", str(tightest.remaining)),
+        ("X-RateLimit-Reset", str(reset_at)),
+        ("RateLimit-Policy", policies),
+        ("RateLimit", f'"{limit.name}";r={tightest.remaining};t={reset_s}'),
+    )

@@ -1,0 +1,43 @@
+"""Is this tool a read, a write or destructive?"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from sidecar.model import ToolClass
+
+_MOST_DANGEROUS_FIRST: Final[tuple[ToolClass, ...]] = ("destructive", "write", "read")
+
+
+class ToolLists:
+    """The operator's own word on tools: exact names or globs, case-sensitive. The most dangerous match counts."""
+
+    def __init__(self, lists: Mapping[ToolClass, Iterable[str]]) -> None:
+        self._patterns = tuple(
+            (tool_class, re.compile("|".join(fnmatch.translate(glob) for glob in lists[tool_class])))
+            for tool_class in _MOST_DANGEROUS_FIRST
+            if lists.get(tool_class)
+        )
+
+    def declared(self, tool: str) -> ToolClass | None:
+        """Return the class that the operator gave this tool, or None when no list names it."""
+        for tool_class, pattern in self._patterns:
+            if pattern.match(tool):
+                return tool_class
+        return None
+
+
+def class_of_annotations(annotations: object) -> ToolClass | None:
+    """Return the class that a tool's annotations give it; None when they give none, which makes it a write.
+
+    Only the JSON literal `true` counts (MCP 2025-03-26 and later, server/tools): absent, null, 1 and "true" do not.
+    A tool that claims to be read-only and destructive at once is taken at its worst word.
+    """
+    if not isinstance(annotations, dict):
+        return None
+    if annotations.get("destructiveHint") is True:
+        return "destructive"
+    return "read" if annotations.get("readOnlyHint") is True else None

@@ -1,0 +1,199 @@
+"""Which part is built from which settings? The composition root's hands; `app` is its head."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
+from sidecar.catalogue import Catalogue, NoCatalogue
+from sidecar.config import Config, IssuerConfig
+from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
+from sidecar.edge.hashing import BcryptHasher
+from sidecar.edge.identity_file import load_or_make
+from sidecar.edge.jwks import KeySets, KeySource
+from sidecar.edge.redis import RedisStore
+from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.upstream import UpstreamClient
+from sidecar.gateway import Gateway
+from sidecar.keyring import Keyring
+from sidecar.model import BearerToken, Headers, IdentityKey, Limit, PresentedKey
+from sidecar.offline import ResilientAdmissions
+from sidecar.policy import outbound
+from sidecar.policy.identity import Signer, identity_headers
+from sidecar.policy.quotas import Limits
+from sidecar.policy.tokens import IssuerPolicy
+from sidecar.policy.tools import ToolLists
+from sidecar.ports import Store, ToolCatalogue
+
+_NONCE_BYTES: Final = 16
+_OWN_SUBJECT: Final = "sidecar"
+"""`X-Auth-Subject` of the requests that the sidecar makes for itself; no key and no user is called so."""
+
+
+@contextlib.asynccontextmanager
+async def open_store(config: Config) -> AsyncIterator[Store]:
+    """Open the configured store, and close it at the end.
+
+    Raises:
+        StoreUnavailable: the embedded store's file can't be used.
+    """
+    path = config.store.sqlite_path
+    store: Store = (
+        await EmbeddedStore.open(path, clock=time.time) if path is not None else RedisStore.from_url(config.store.url)
+    )
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def keyring(config: Config, store: Store, hasher: BcryptHasher) -> Keyring:
+    """Return the use cases of API keys."""
+    settings = config.api_keys
+    return Keyring(
+        store,
+        hasher,
+        default_scopes=settings.default_scopes,
+        default_expiry_days=settings.default_expiry_days,
+        rotation_grace_s=settings.rotation_grace_s,
+        max_per_account=settings.max_per_account,
+        clock=time.time,
+        entropy=secrets.token_bytes,
+    )
+
+
+def key_sets(config: Config, telemetry: Telemetry) -> KeySets:
+    """Return the issuers' key sets, not yet fetched."""
+    sources = {issuer.issuer: _key_source(issuer) for issuer in config.jwt.issuers}
+    return KeySets(sources, clock=time.time, report=telemetry.key_set)
+
+
+def upstream(config: Config) -> UpstreamClient:
+    """Return the client to the upstream."""
+    settings = config.upstream
+    return UpstreamClient(
+        settings.url,
+        connect_timeout_s=settings.connect_timeout_s,
+        response_timeout_s=settings.response_timeout_s,
+    )
+
+
+def signer(config: Config, authority: str) -> Signer:
+    """Return the signer of the identity headers.
+
+    Raises:
+        OSError, ValueError: the key beside the embedded store can't be read or made.
+    """
+    return Signer(_identity_keys(config), authority=authority, ttl_s=config.identity.ttl_s)
+
+
+def catalogue(config: Config, client: UpstreamClient, signer: Signer, telemetry: Telemetry) -> Catalogue | NoCatalogue:
+    """Return what will know the upstream's annotations, or nothing where they are not trusted."""
+    if not config.access.trust_annotations:
+        return NoCatalogue()
+    path, query = _target(config)
+
+    def sign(method: str, lines: Headers, body: bytes | None) -> tuple[str, Headers]:
+        signed = outbound.signed(
+            signer,
+            method=method,
+            path=path,
+            query=query or None,
+            lines=lines,
+            identity=_own_identity(config.catalogue.account),
+            body=body,
+            now=time.time(),
+            nonce=_nonce(),
+        )
+        return outbound.target(path, query or None), signed
+
+    return Catalogue(client, sign, refresh_s=config.catalogue.refresh_s, report=telemetry.catalogue)
+
+
+def gateway(
+    config: Config,
+    *,
+    store: Store,
+    hasher: BcryptHasher,
+    key_sets: KeySets,
+    signer: Signer,
+    catalogue: ToolCatalogue,
+    telemetry: Telemetry,
+) -> Gateway:
+    """Return the hot path."""
+    clock = time.time
+    limit = config.limits.failed_auth
+    failures = FailedAttempts(store, Limit("failed_auth", limit.requests, limit.window_s, per="address"), clock)
+    keys = ApiKeyAuthenticator(store, hasher, failures, clock=clock, process_secret=secrets.token_bytes(32))
+    policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
+    lists = config.access.tools
+    path, query = _target(config)
+    return Gateway(
+        authenticators={BearerToken: JwtAuthenticator(policies, key_sets, store, clock), PresentedKey: keys},
+        keys=keys,
+        failures=failures,
+        tool_lists=ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive}),
+        catalogue=catalogue,
+        limits=Limits(config.limits.policies),
+        admissions=ResilientAdmissions(
+            store,
+            MemoryLimits(clock),
+            on_failure=config.limits.on_store_failure,
+            local_share=config.limits.local_share,
+            offline_grace_s=config.api_keys.offline_grace_s,
+            clock=clock,
+            report=telemetry.store,
+        ),
+        signer=signer,
+        upstream_path=path,
+        upstream_query=query,
+        pass_headers=frozenset(name.lower() for name in config.upstream.pass_headers),
+        clock=clock,
+        nonce=_nonce,
+    )
+
+
+def _own_identity(account: str | None) -> tuple[tuple[str, str], ...]:
+    request_id = secrets.token_hex(16)
+    if account is None:
+        return (("X-Request-Id", request_id),)
+    return identity_headers(account=account, scopes=(), kind="api_key", subject=_OWN_SUBJECT, request_id=request_id)
+
+
+def _identity_keys(config: Config) -> tuple[IdentityKey, ...]:
+    path = config.store.sqlite_path
+    if config.identity.keys or path is None:
+        return config.identity.keys
+    return (load_or_make(Path(path).parent, config.identity.algorithm),)
+
+
+def _key_source(issuer: IssuerConfig) -> KeySource:
+    return KeySource(url=issuer.jwks_url, file=issuer.jwks_file, secret=issuer.secret)
+
+
+def _issuer_policy(issuer: IssuerConfig) -> IssuerPolicy:
+    return IssuerPolicy(
+        issuer=issuer.issuer,
+        audiences=issuer.audiences,
+        algorithms=issuer.algorithms,
+        account_claim=issuer.account_claim,
+        account_prefix=issuer.account_prefix,
+        scope_claims=issuer.scope_claim,
+        default_scopes=issuer.default_scopes,
+        leeway_s=issuer.leeway_s,
+    )
+
+
+def _target(config: Config) -> tuple[str, str]:
+    parts = urlsplit(config.upstream.url)
+    return parts.path or "/", parts.query
+
+
+def _nonce() -> str:
+    return secrets.token_urlsafe(_NONCE_BYTES)

@@ -1,0 +1,118 @@
+"""Refusals that come after the upstream was asked, those of a used-up limit, and refusals in band."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from tests.e2e.bed import JWT_ROUTE, assert_refused, notification, request, tool_call
+from tests.e2e.conftest import Start
+from tests.mcp_server import StubUpstream, reply
+
+TOKEN_REFUSED = "Token does not have permission for this operation"
+NOWHERE = "http://127.0.0.1:9"
+
+
+async def test_a_used_up_limit_is_429_with_the_seconds_to_wait(start: Start) -> None:
+    bed = await start(limits={"policies": [{"name": "one", "per": "account", "requests": 1, "window_s": 60}]})
+    token = bed.token()
+    assert (await bed.post(request("ping"), token=token)).status_code == 200
+    answer = await bed.post(request("ping", id="late"), token=token)
+    seconds = int(answer.headers["Retry-After"])
+    data = assert_refused(answer, 429, "RATE_LIMIT_EXCEEDED", id="late", retryAfter=seconds)
+    assert 58 <= seconds <= 60
+    assert "one" in data["message"]
+    assert str(seconds) in data["message"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 403])
+async def test_an_upstream_that_redirects_or_refuses_is_502(start: Start, stub: StubUpstream, status: int) -> None:
+    bed = await start()
+    stub.answer = reply(status, {"secret": "of the upstream"}, Location="/other", WWW_Authenticate='Bearer realm="up"')
+    answer = await bed.post(request("ping", id="r"), token=bed.token())
+    assert_refused(answer, 502, "UPSTREAM_UNAVAILABLE", id="r")
+    assert "WWW-Authenticate" not in answer.headers
+    assert "Location" not in answer.headers
+    assert len(stub.received) == 1
+
+
+async def test_an_upstream_that_is_not_there_is_502(start: Start) -> None:
+    bed = await start(upstream={"url": NOWHERE})
+    answer = await bed.post(request("ping", id="n"), token=bed.token())
+    assert_refused(answer, 502, "UPSTREAM_UNAVAILABLE", id="n")
+
+
+async def test_an_upstream_that_breaks_off_before_its_answer_is_502(start: Start, stub: StubUpstream) -> None:
+    async def hang_up(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    bed = await start()
+    stub.answer = hang_up
+    answer = await bed.post(request("ping", id="b"), token=bed.token())
+    assert_refused(answer, 502, "UPSTREAM_UNAVAILABLE", id="b")
+    assert len(stub.received) == 1, "a POST that may have arrived is never sent twice"
+
+
+async def test_an_upstream_that_does_not_answer_in_time_is_504(start: Start, stub: StubUpstream) -> None:
+    async def never(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    bed = await start(upstream={"response_timeout_s": 0.1})
+    stub.answer = never
+    answer = await bed.post(request("ping", id="t"), token=bed.token())
+    assert_refused(answer, 504, "UPSTREAM_TIMEOUT", id="t")
+
+
+IN_BAND = {"routes": [{"path": JWT_ROUTE, "credentials": ["jwt"], "denials": "in_band"}]}
+
+
+async def test_in_band_a_refused_request_is_200_with_the_same_error(start: Start) -> None:
+    bed = await start(**IN_BAND)
+    answer = await bed.post(tool_call("put", id="x"), token=bed.token("mcp:read"))
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert "WWW-Authenticate" not in answer.headers
+    assert answer.json() == {
+        "jsonrpc": "2.0",
+        "id": "x",
+        "error": {
+            "code": 403,
+            "message": "Forbidden",
+            "data": {"errorType": "INSUFFICIENT_SCOPE", "message": TOKEN_REFUSED},
+        },
+    }
+
+
+async def test_in_band_401_stays_401(start: Start) -> None:
+    bed = await start(**IN_BAND)
+    assert_refused(await bed.post(request("ping")), 401, "INVALID_TOKEN")
+
+
+async def test_in_band_429_keeps_its_headers(start: Start) -> None:
+    policy = {"name": "one", "per": "account", "requests": 1, "window_s": 60}
+    bed = await start(**IN_BAND, limits={"policies": [policy]})
+    token = bed.token()
+    await bed.post(request("ping"), token=token)
+    answer = await bed.post(request("ping"), token=token)
+    assert answer.status_code == 200
+    assert answer.json()["error"]["code"] == 429
+    assert answer.json()["error"]["data"]["retryAfter"] == int(answer.headers["Retry-After"])
+    assert answer.headers["X-RateLimit-Remaining"] == "0"
+    dropped = await bed.post(notification("notifications/initialized"), token=token)
+    assert (dropped.status_code, dropped.content) == (202, b"")
+    for method in ("GET", "DELETE"):
+        refused = await bed.client.request(method, JWT_ROUTE, headers={"Authorization": f"Bearer {token}"})
+        assert_refused(refused, 429, "RATE_LIMIT_EXCEEDED", id=None, retryAfter=int(refused.headers["Retry-After"]))
+
+
+async def test_a_route_for_both_kinds_takes_either_and_challenges_with_bearer(start: Start, stub: StubUpstream) -> None:
+    bed = await start(routes=[{"path": "/both", "credentials": ["jwt", "api_key"]}])
+    refused = await bed.post(request("ping"), path="/both")
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Bearer")
+    assert stub.received == []

@@ -1,0 +1,92 @@
+"""The shipped ``config.yaml`` is the reference: complete, true to the code, and good to start with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.config import JwtConfig, defaults, settings, warnings
+from tests.config_files import loaded
+
+FILE = Path(__file__).parent.parent / "config.yaml"
+
+
+def keys(data: Any, prefix: str = "") -> set[str]:
+    """Return every dotted key, items of a list taken together."""
+    if isinstance(data, dict):
+        below = {name: keys(value, f"{prefix}.{name}" if prefix else name) for name, value in data.items()}
+        return set().union(*below.values(), *({f"{prefix}.{name}" if prefix else name} for name in data))
+    if isinstance(data, list):
+        return set().union(*(keys(item, f"{prefix}[]") for item in data))
+    return set()
+
+
+def test_the_shipped_file_loads_and_equals_the_defaults_but_for_the_example_issuer() -> None:
+    config = loaded(FILE.read_text("utf-8"))
+    assert replace(config, jwt=JwtConfig()) == defaults()
+    (example,) = config.jwt.issuers
+    assert example.audiences == ("https://mcp.example/mcp",)
+    assert example.default_scopes == ("mcp:full",)
+    (bare,) = loaded("jwt: {issuers: [{issuer: 'https://idp.example'}]}").jwt.issuers
+    assert replace(example, audiences=bare.audiences, default_scopes=()) == bare
+
+
+def test_the_shipped_file_names_every_known_key_and_no_other() -> None:
+    text = FILE.read_text("utf-8")
+    written = keys(yaml.safe_load(text))
+    assert written == keys(settings(loaded(text)))
+    assert all(f"{name}: " in text for name in ("private_key_file", "secret_file", "- id"))
+
+
+def test_the_shipped_file_warns_of_what_is_not_configured() -> None:
+    found = warnings(loaded(FILE.read_text("utf-8")))
+    assert len(found) == 3
+    assert all("idp.example" in warning for warning in found[:2])
+    assert "identity.keys" in found[2]
+
+
+def test_settings_are_plain_data() -> None:
+    shown = settings(loaded(FILE.read_text("utf-8")))
+    assert json.loads(json.dumps(shown)) == shown
+
+
+QUIET = {
+    "jwt": {"issuers": [{"issuer": "https://idp.test"}]},
+    "listen": {"host": "127.0.0.1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({}, None),
+        ({"jwt": {"issuers": []}}, "jwt.issuers is empty"),
+        ({"jwt": {"issuers": [{"issuer": "https://idp.example/x"}]}}, "example"),
+        ({"jwt": {"issuers": [{"issuer": "https://idp.test", "default_scopes": ["mcp:full"]}]}}, "mcp:full"),
+        ({"jwt": {"issuers": [{"issuer": "https://idp.test", "default_scopes": ["mcp:read"]}]}}, None),
+        ({"jwt": {"issuers": [{"issuer": "http://idp.test"}]}}, "plain http"),
+        ({"jwt": {"issuers": [{"issuer": "https://idp.test", "jwks_url": "http://a.test/k"}]}}, "plain http"),
+        ({"jwt": {"issuers": [{"issuer": "http://idp.test", "jwks_url": "https://a.test/k"}]}}, None),
+        ({"jwt": {"issuers": [{"issuer": "http://idp.test", "secret_file": "hs256"}]}}, None),
+        ({"jwt": {"issuers": [{"issuer": "http://localhost:9000"}]}}, None),
+        ({"access": {"trust_annotations": False}}, "access.tools is empty"),
+        ({"access": {"trust_annotations": False, "tools": {"read": ["get_*"]}}}, None),
+        ({"listen": {"host": "0.0.0.0"}}, "listen.host"),  # noqa: S104 - text of a setting
+        ({"listen": {"host": "0.0.0.0"}, "public_url": "https://mcp.test"}, None),  # noqa: S104 - as above
+        ({"upstream": {"url": "http://mcp.internal/mcp"}}, "upstream.url"),
+        ({"upstream": {"url": "https://mcp.internal/mcp"}}, None),
+        ({"upstream": {"url": "http://[::1]:3000/mcp"}}, None),
+        ({"trusted_proxies": ["0.0.0.0/0"]}, "trusted_proxies"),
+        ({"identity": {"keys": []}}, "identity.keys"),
+    ],
+)
+def test_what_is_legal_and_probably_not_wanted_is_a_warning(change: dict[str, Any], word: str | None) -> None:
+    signing = {"identity": {"keys": [{"id": "a", "private_key_file": "identity.pem"}]}}
+    found = warnings(loaded(yaml.safe_dump(QUIET | signing | change)))
+    assert len(found) == (0 if word is None else 1)
+    assert all(word is not None and word in warning for warning in found)
