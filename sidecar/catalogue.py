@@ -50,7 +50,7 @@ class Catalogue:
     def annotated(self, tool: str) -> ToolClass | None:
         """Return the class that the upstream's annotations give this tool (see `ports.ToolCatalogue`)."""
         if self._classes is None:
-            raise UpstreamNotReady("catalogue_missing", retry_after_s=1)
+            raise UpstreamNotReady("catalogue_missing")
         return self._classes.get(tool)
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Every way to say no. A denial is raised where the reason is known and rendered in one place, `edge.http.rendering`."""
+"""Every way to say no: raised where the reason is known, rendered in one place, `edge.http.rendering`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Denial(Exception):  # noqa: N818 - a decision, not an error of the program
     text: ClassVar[str] = ""
     rpc_code: ClassVar[int | None] = None
     """The code that the 2026-07-28 specification fixes for this case; legacy answers carry the HTTP status."""
+    retry_s: ClassVar[int | None] = None
+    """After how many seconds to try again, where the place that raises this knows no better."""
 
     def __init__(
         self,
@@ -33,7 +35,7 @@ class Denial(Exception):  # noqa: N818 - a decision, not an error of the program
         self.reason = reason
         self.message = self.text if message is None else message
         self.detail = detail
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.retry_s if retry_after_s is None else retry_after_s
         """Whole seconds; also sent as ``Retry-After``."""
         self.headers = headers
 
@@ -187,21 +189,25 @@ class UpstreamNotReady(Denial):
     """Something that must be known about the upstream is not known yet."""
 
     status, error_type, text = 503, "UPSTREAM_UNAVAILABLE", "The MCP server behind this proxy is not ready"
+    retry_s = 1
 
 
 class StoreUnavailable(Denial):
     """The store did not answer, and what was asked of it can't be decided without."""
 
     status, error_type, text = 503, "STORE_UNAVAILABLE", "The proxy cannot reach its store; try again shortly"
+    retry_s = 1
 
 
 class IssuerUnavailable(Denial):
     """The issuer's keys were never loaded, so no token of it can be judged."""
 
     status, error_type, text = 503, "ISSUER_UNAVAILABLE", "The token issuer's keys are not available; try again shortly"
+    retry_s = 1
 
 
 class Overloaded(Denial):
     """A bounded queue is full."""
 
     status, error_type, text = 503, "OVERLOADED", "The proxy is overloaded; try again shortly"
+    retry_s = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
@@ -12,6 +12,7 @@ from sidecar.model import (
     Action,
     Admission,
     CredentialKind,
+    Headers,
     Permit,
     Principal,
     Progress,
@@ -80,11 +81,19 @@ class Gateway:
             body = await read_body()
             action = await self._action(facts, body, progress)
             tool_class = self._class_of(action)
+            path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
+            lines = headers.to_upstream(facts, self._pass_headers)
             principal, verdict = await self._admit(principal, action, tool_class, route.path, progress)
         except Denial as denial:
             await self._count_refusal(principal, denial)
             raise
-        return self._permit(facts, principal, body, quotas.answer_headers(verdict.quotas, verdict.now))
+        return Permit(
+            facts.method,
+            outbound.target(path, query),
+            self._signed(facts, principal, path, query, lines, body),
+            body,
+            quotas.answer_headers(verdict.quotas, verdict.now),
+        )
 
     async def check_management(self, facts: RequestFacts, progress: Progress) -> tuple[Principal, AnswerHeaders]:
         """Return who calls the key management, and the rate headers of the answer; API keys can't."""
@@ -148,7 +157,7 @@ class Gateway:
                 break
             progress.principal = principal = self._keys.judge(verdict.key)
         else:
-            raise StoreUnavailable("key_unsettled", retry_after_s=1)
+            raise StoreUnavailable("key_unsettled")
         if verdict.standing == "revoked":
             raise InvalidApiKey("key_revoked") if principal.kind == "api_key" else InvalidToken("token_revoked")
         progress.quotas = verdict.quotas
@@ -161,10 +170,15 @@ class Gateway:
         if principal.key is not None and not counted_by_the_store:
             await self._admissions.count_refusal(principal.account, principal.key.id)
 
-    def _permit(
-        self, facts: RequestFacts, principal: Principal, body: bytes | None, answer_headers: AnswerHeaders
-    ) -> Permit:
-        path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
+    def _signed(
+        self,
+        facts: RequestFacts,
+        principal: Principal,
+        path: str,
+        query: str | None,
+        lines: Iterable[tuple[bytes, bytes]],
+        body: bytes | None,
+    ) -> Headers:
         identity = identity_headers(
             account=principal.account,
             scopes=principal.scopes,
@@ -172,15 +186,14 @@ class Gateway:
             subject=principal.subject,
             request_id=facts.request_id,
         )
-        lines = outbound.signed(
+        return outbound.signed(
             self._signer,
             method=facts.method,
             path=path,
             query=query,
-            lines=headers.to_upstream(facts, self._pass_headers),
+            lines=lines,
             identity=identity,
             body=body,
             now=self._clock(),
             nonce=self._nonce(),
         )
-        return Permit(facts.method, outbound.target(path, query), lines, body, answer_headers)

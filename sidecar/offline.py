@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Literal, Protocol
 
 from sidecar.bounded import BoundedDict
@@ -17,8 +17,8 @@ _REMEMBERED: Final = 10_000
 class LocalLimits(Protocol):
     """Limits that this process keeps by itself."""
 
-    def spend(self, items: tuple[tuple[str, Limit], ...]) -> tuple[Quota, ...]:
-        """Judge all together and spend one unit of each, or nothing; `items` are pairs of counter key and limit."""
+    def spend(self, asked: Iterable[tuple[Limit, Hashable]]) -> tuple[Quota, ...]:
+        """Judge all together and spend one unit of each, or nothing; each limit comes with whom it is counted for."""
         ...
 
 
@@ -76,13 +76,13 @@ class ResilientAdmissions:
     def _without_store(self, admission: Admission) -> Verdict:
         now = self._clock()
         if self._on_failure == "deny":
-            raise StoreUnavailable("store_unavailable", retry_after_s=1)
+            raise StoreUnavailable("store_unavailable")
         if admission.key_id is not None and self._vouched_until.get(admission.key_id, 0.0) <= now:
-            raise StoreUnavailable("key_unconfirmed", retry_after_s=1)
+            raise StoreUnavailable("key_unconfirmed")
         if self._on_failure == "allow":
             return Verdict("good", now)
-        items = tuple(
-            (f"{admission.account}\n{admission.credential_id if limit.per == 'credential' else ''}", limit)
+        asked = [
+            (limit, (admission.account, admission.credential_id if limit.per == "credential" else None))
             for limit in quotas.scaled(admission.limits, self._share)
-        )
-        return Verdict("good", now, self._local.spend(items))
+        ]
+        return Verdict("good", now, self._local.spend(asked))

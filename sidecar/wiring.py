@@ -71,7 +71,7 @@ def keyring(config: Config, store: Store, hasher: BcryptHasher) -> Keyring:
 def key_sets(config: Config, telemetry: Telemetry) -> KeySets:
     """Return the issuers' key sets, not yet fetched."""
     sources = {issuer.issuer: _key_source(issuer) for issuer in config.jwt.issuers}
-    return KeySets(sources, clock=time.time, report=telemetry.key_set)
+    return KeySets(sources, report=telemetry.key_set)
 
 
 def upstream(config: Config) -> UpstreamClient:

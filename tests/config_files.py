@@ -65,3 +65,20 @@ def problems(text: str, environ: Mapping[str, str] | None = None) -> tuple[Probl
 def refused(text: str, environ: Mapping[str, str] | None = None) -> list[tuple[str, int | None]]:
     """Return key and line of every problem."""
     return [(problem.key, problem.line) for problem in problems(text, environ)]
+
+
+ISSUER = "https://idp.test"
+
+
+def issuers(*bodies: str) -> str:
+    """One issuer on each line from line 3 on."""
+    return "jwt:\n  issuers:\n" + "".join(f"  - {{{body}}}\n" for body in bodies)
+
+
+def issuer(body: str = "") -> str:
+    return issuers(f"issuer: '{ISSUER}'" + (f", {body}" if body else ""))
+
+
+def identity(algorithm: str, *keys: str) -> str:
+    """One key on each line from line 4 on."""
+    return f"identity:\n  algorithm: {algorithm}\n  keys:\n" + "".join(f"  - {{{key}}}\n" for key in keys)

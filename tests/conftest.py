@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import redis
 
 from sidecar.demo.issuer import DevIssuer
 from tests.mcp_server import finance_server
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -24,3 +26,19 @@ def finance_url() -> Iterator[str]:
     """Run the finance server once for all tests; each takes accounts of its own."""
     with finance_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Run one Redis for all tests."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> Iterator[str]:
+    """Hand out that Redis, empty and awake."""
+    yield redis_server.url
+    redis_server.resume()
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()

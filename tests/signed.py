@@ -59,12 +59,13 @@ def sent(
     query: str | None = "a=1",
     body: bytes = b'{"id":1}',
     scopes: tuple[str, ...] = ANNE.scopes,
+    subject: str = "auth0|7",
     session_id: str | None = "s-1",
     nonce: str = "bm9uY2U",
     now: int = NOW,
     ttl_s: int = 60,
 ) -> Sent:
-    identity = identity_headers(account="acme", scopes=scopes, kind="jwt", subject="auth0|7", request_id="r-1")
+    identity = identity_headers(account="acme", scopes=scopes, kind="jwt", subject=subject, request_id="r-1")
     digest = content_digest(body) if body else None
     signature = Signer((key,), authority=authority, ttl_s=ttl_s).sign(
         method="POST",

@@ -455,13 +455,20 @@ def test_a_moment_is_rfc_3339_or_unix_seconds(text: str, moment: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "now", "-1", "1e9", "nan", "inf", "\u0661", "2026-11-23", "2026-11-23T14:00:00", "0001-01-01T00:00:00+23:00"],
+    ["", "now", "-1", "1e9", "nan", "inf", "\u0661", "2026-11-23", "2026-11-23T14:00:00", "2026-W48-1"],
 )
 def test_no_other_moment_is_guessed(sidecar: Run, text: str) -> None:
     assert sidecar("tokens", "revoke", "--account", "acme", f"--before={text}").code == 2
 
 
 # Serving
+
+
+def test_the_demo_says_which_packages_it_lacks(sidecar: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)  # as if it were not installed
+    ran = sidecar("demo")
+    assert (ran.code, ran.out) == (1, "")
+    assert "mcp-sidecar[demo]" in ran.err
 
 
 def test_a_port_that_is_taken_is_a_failure_in_words(sidecar: Run, tmp_path: Path) -> None:

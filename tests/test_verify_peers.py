@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver
+from http_message_signatures import HTTPMessageSigner, MappingKeyResolver
 from http_message_signatures.algorithms import ED25519, HMAC_SHA256
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,11 +26,6 @@ class Message:
     method: str
     url: str
     headers: dict[str, str]
-
-
-class Keys(HTTPSignatureKeyResolver):
-    def resolve_private_key(self, key_id: str) -> Any:
-        return {MAC.id: MAC.secret, ED.id: Ed25519PrivateKey.from_private_bytes(ED.secret)}[key_id]
 
 
 COVERED = (
@@ -53,8 +48,12 @@ def signed_by_the_library(
         "tag": "mcp-sidecar",
         **changes,
     }
-    algorithm = ED25519 if key is ED else HMAC_SHA256
-    signer = HTTPMessageSigner(signature_algorithm=algorithm, key_resolver=Keys())
+    is_public = key.algorithm == "ed25519"
+    private = Ed25519PrivateKey.from_private_bytes(key.secret) if is_public else key.secret
+    signer = HTTPMessageSigner(
+        signature_algorithm=ED25519 if is_public else HMAC_SHA256,
+        key_resolver=MappingKeyResolver(public_keys={}, private_keys={key.id: private}),
+    )
     signer.sign(message, key_id=key.id, covered_component_ids=covered, use_existing_digest=True, **arguments)
     return Sent("POST", target, tuple(message.headers.items()), original.body)
 
@@ -96,6 +95,11 @@ def test_a_good_signature_that_covers_what_we_cannot_judge_is_refused() -> None:
 )
 def test_a_good_signature_without_the_sidecars_parameters_is_refused(changes: dict[str, Any]) -> None:
     assert refused(signed_by_the_library(**changes))
+
+
+@pytest.mark.parametrize("secret", [b"", b"x" * 31])
+def test_a_good_signature_by_a_short_secret_is_refused(secret: bytes) -> None:
+    assert refused(signed_by_the_library(IdentityKey("short", "hmac-sha256", secret)), {"short": secret})
 
 
 def test_the_base_of_rfc_9421_comes_out() -> None:

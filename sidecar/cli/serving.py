@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
+from typing import Final
 
 import yaml
 
@@ -11,6 +13,9 @@ from sidecar.cli.grammar import Commands, command
 from sidecar.cli.output import CommandError, Outcome, write_warnings
 from sidecar.cli.settings import load_settings
 from sidecar.config import ConfigError, settings, warnings
+
+_DEMO_PACKAGES: Final = ("mcp", "uvicorn")
+"""What its MCP server needs and the proxy does not."""
 
 
 def add_to(commands: Commands) -> None:
@@ -62,13 +67,12 @@ def _read_listen(text: str) -> tuple[str, str]:
 
 
 def _demo(_args: argparse.Namespace) -> int:
-    try:
-        # Here and not above: the demo's MCP server needs packages that the proxy itself does not.
-        from sidecar.demo import run
-    except ImportError as error:
-        raise CommandError(
-            "FAILED", f"The demo needs a package that is not installed ({error.name}): pip install 'mcp-sidecar[demo]'"
-        ) from error
+    missing = [package for package in _DEMO_PACKAGES if find_spec(package) is None]
+    if missing:
+        raise CommandError("FAILED", f"the demo needs {' and '.join(missing)}: pip install 'mcp-sidecar[demo]'")
+    # Not above: no other command needs the demo, which is not there in every installation.
+    from sidecar.demo import run
+
     return run.main()
 
 

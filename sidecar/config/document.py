@@ -121,12 +121,11 @@ class Entry:
 
     @property
     def shown(self) -> str:
-        """The value as the file writes it: what the environment fills in is never repeated."""
-        if not isinstance(self.node, yaml.ScalarNode):
-            return self.kind
-        if self.node.style is None and not isinstance(plain(self.node.value), str):
-            return str(self.node.value) or "nothing"
-        return json.dumps(self.node.value[:_SHOWN], ensure_ascii=False)
+        """A single value as the file writes it: what the environment fills in is never repeated."""
+        raw = str(self.node.value)
+        if getattr(self.node, "style", None) is None and not isinstance(plain(raw), str):
+            return raw or "nothing"
+        return json.dumps(raw[:_SHOWN], ensure_ascii=False)
 
     @property
     def is_filled(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.config.document import Entry, Refused
 from sidecar.config.values import text
+from sidecar.policy import keysets
 
 MIN_SECRET_BYTES: Final = 32
 
@@ -20,14 +20,11 @@ _path = text(4096, "a path")
 
 
 def key_set_file(entry: Entry) -> str:
-    """A JWK set (RFC 7517 section 5). It is read again when it changes, so what stays is its path."""
+    """Check a JWK set (RFC 7517 section 5). It is read again when it changes, so what stays is its path."""
     try:
-        document = json.loads(_content(entry))
-    except (ValueError, RecursionError):
-        document = None
-    keys = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) and "kty" in key for key in keys):
-        raise Refused('must name a file with a JWK set: {"keys": [{"kty": …}, …]}')
+        keysets.read(_content(entry))
+    except keysets.KeySetError as error:
+        raise Refused(f"must name a file with a JWK set that has a usable key: {error}") from None
     return _path(entry)
 
 
@@ -35,8 +32,10 @@ def shared_secret_file(entry: Entry) -> bytes:
     """The file's bytes but for one line end after them."""
     content = _content(entry)
     secret = content[:-2] if content.endswith(b"\r\n") else content.removesuffix(b"\n")
-    if len(secret) < MIN_SECRET_BYTES:
-        raise Refused(f"must name a file of {MIN_SECRET_BYTES} bytes or more, not {len(secret)}")
+    try:
+        keysets.shared_secret(secret)
+    except keysets.KeySetError as error:
+        raise Refused(f"must name a file with a shared secret: {error}") from None
     return secret
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 Documents = Mapping[str, Mapping[str, Any]]
 
-_new_private_key: Final[Mapping[Algorithm, Callable[[], Any]]] = {
+_NEW_PRIVATE_KEY: Final[Mapping[Algorithm, Callable[[], Any]]] = {
     "RS256": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
     "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate,
@@ -28,7 +28,7 @@ class SigningKey:
     def __init__(self, algorithm: Algorithm) -> None:
         self.algorithm = algorithm
         self.kid = f"dev-{secrets.token_hex(6)}"
-        self._private_key = _new_private_key[algorithm]()
+        self._private_key = _NEW_PRIVATE_KEY[algorithm]()
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Make a token of the type that RFC 9068 section 2.1 asks for."""

@@ -22,7 +22,7 @@ _METHODS: Final = {"GET": b"GET ", "POST": b"POST ", "DELETE": b"DELETE "}
 """HEAD and CONNECT change what follows an answer's head, and nobody needs them here."""
 _TARGET: Final = re.compile(rb"/[!-~\x80-\xff]*")
 _ORDINARY: Final = bytes(set(range(256)) - set(b"\r\n\0"))
-_OURS: Final = re.compile(rb"^(?:host|content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.I | re.M)
+_OURS: Final = re.compile(rb"\n(?:host|content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.I)
 _SMALL_BODY_BYTES: Final = 65_536
 _SHORTEST_TIMER_S: Final = 0.001
 _PROBES: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
@@ -95,7 +95,10 @@ class UpstreamClient:
         self._address = parts.hostname.encode("idna").decode("ascii")
         self._port = _PORTS[parts.scheme] if parts.port is None else parts.port
         self._tls = (ssl_context or ssl.create_default_context()) if parts.scheme == "https" else None
-        self._opening = b" HTTP/1.1\r\nHost: " + _host(self._address, self._port, _PORTS[parts.scheme])
+        host = _host(self._address, self._port, _PORTS[parts.scheme])
+        self._opening = b" HTTP/1.1\r\nHost: " + host
+        self.authority = host.decode("ascii")
+        """What every request's `Host` says: lower-case, without the scheme's default port."""
         self._connect_timeout_s = connect_timeout_s
         self._max_idle = max_idle
         self._max_head_bytes = max_head_bytes
@@ -164,16 +167,11 @@ class UpstreamClient:
         path = target.encode("utf-8", "surrogateescape")
         if method not in _METHODS or not _TARGET.fullmatch(path):
             raise ValueError("not a request line")
-        fields = b"\r\n".join(map(b": ".join, headers))
-        if fields.translate(None, _ORDINARY) != b"\r\n" * (len(headers) - 1) or _OURS.search(fields):
+        fields = b"\r\n".join((b"", *map(b": ".join, headers)))
+        if fields.translate(None, _ORDINARY) != b"\r\n" * len(headers) or _OURS.search(fields):
             raise ValueError("not a header, or one that belongs to the connection")
-        lines = [_METHODS[method] + path + self._opening]
-        if headers:
-            lines.append(fields)
-        if body or method == "POST":
-            lines.append(b"Content-Length: %d" % len(body))
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)
+        length = b"\r\nContent-Length: %d" % len(body) if body or method == "POST" else b""
+        return b"".join((_METHODS[method], path, self._opening, fields, length, b"\r\n\r\n"))
 
     def _reuse(self) -> Connection | None:
         idle = self._idle.due

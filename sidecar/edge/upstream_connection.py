@@ -238,9 +238,10 @@ def _announces_its_end(headers: list[tuple[bytes, bytes]]) -> bool:
     """
     framed = False
     for name, value in headers:
-        if len(name) == 14 and name.lower() == b"content-length":
+        length = len(name)
+        if length == 14 and name.lower() == b"content-length":
             framed = True
-        elif len(name) == 17 and name.lower() == b"transfer-encoding":
+        elif length == 17 and name.lower() == b"transfer-encoding":
             if framed or value.lower() != b"chunked":
                 raise BadGateway("upstream_protocol", detail="unusable Transfer-Encoding")
             framed = True

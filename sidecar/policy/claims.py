@@ -14,8 +14,8 @@ from sidecar.policy.identity import usable_account, usable_subject
 
 Claims = Mapping[str, Any]
 
-_max_jti: Final = 256
-_latest_s: Final = 253402300799
+_MAX_JTI: Final = 256
+_LATEST_S: Final = 253402300799
 """The end of the year 9999: a later time is a mistake of unit, and would outlive every revocation list."""
 
 
@@ -138,7 +138,7 @@ def _time(claims: Claims, name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]
-    if type(value) not in (int, float) or not -_latest_s <= value <= _latest_s:
+    if type(value) not in (int, float) or not -_LATEST_S <= value <= _LATEST_S:
         raise InvalidToken("token_claims", detail=f"{name} is {_shape(value)}")
     return float(value)
 
@@ -194,6 +194,6 @@ def _token_id(claims: Claims, issuer: str) -> str | None:
     if "jti" not in claims:
         return None
     jti = claims["jti"]
-    if not isinstance(jti, str) or not 1 <= len(jti) <= _max_jti:
+    if not isinstance(jti, str) or not 1 <= len(jti) <= _MAX_JTI:
         raise InvalidToken("token_claims", detail="jti is not a string of 1 to 256 characters")
     return token_id(issuer, jti)

@@ -10,11 +10,11 @@ from sidecar.denials import InvalidJson, InvalidRequest
 from sidecar.policy import strictjson
 from sidecar.policy.keysets import KeySetError
 
-_max_depth: Final = 16
-_min_lifetime_s: Final = 60
-_max_lifetime_s: Final = 3600
-_default_lifetime_s: Final = 300
-_max_age = re.compile(r'(?:^|[,\s])max-age\s*=\s*"?([0-9]{1,10})(?![0-9])', re.ASCII | re.IGNORECASE)
+_MAX_DEPTH: Final = 16
+_MIN_LIFETIME_S: Final = 60
+_MAX_LIFETIME_S: Final = 3600
+_DEFAULT_LIFETIME_S: Final = 300
+_MAX_AGE = re.compile(r'(?:^|[,\s])max-age\s*=\s*"?([0-9]{1,10})(?![0-9])', re.ASCII | re.IGNORECASE)
 
 
 def urls(issuer: str) -> tuple[str, str]:
@@ -34,7 +34,7 @@ def jwks_uri(document: bytes, issuer: str) -> str:
         KeySetError: not metadata, another issuer's (RFC 8414 section 3.3), or an address that can't be trusted.
     """
     try:
-        metadata = strictjson.loads(document, max_depth=_max_depth)
+        metadata = strictjson.loads(document, max_depth=_MAX_DEPTH)
     except (InvalidJson, InvalidRequest) as error:
         raise KeySetError(f"metadata: not a JSON document: {error.reason}") from error
     if not isinstance(metadata, dict) or metadata.get("issuer") != issuer:
@@ -48,13 +48,13 @@ def jwks_uri(document: bytes, issuer: str) -> str:
 def lifetime_s(cache_control: str | None) -> float:
     """Return how long a key set may be used before it is fetched again: 60 to 3600 s (RFC 9111 section 5.2.2)."""
     if cache_control is None:
-        return _default_lifetime_s
+        return _DEFAULT_LIFETIME_S
     if "no-store" in cache_control.lower() or "no-cache" in cache_control.lower():
-        return _min_lifetime_s
-    named = _max_age.search(cache_control)
+        return _MIN_LIFETIME_S
+    named = _MAX_AGE.search(cache_control)
     if named is None:
-        return _default_lifetime_s
-    return min(max(int(named[1]), _min_lifetime_s), _max_lifetime_s)
+        return _DEFAULT_LIFETIME_S
+    return min(max(int(named[1]), _MIN_LIFETIME_S), _MAX_LIFETIME_S)
 
 
 def _is_as_safe(address: str, issuer: str) -> bool:

@@ -14,20 +14,20 @@ from sidecar.model import VerificationKey
 
 Jwk = Mapping[str, Any]
 
-_max_kid: Final = 128
-_private_members: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_rsa_algorithms: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-_curves: Final[Mapping[str, tuple[ec.EllipticCurve, str]]] = {
+_MAX_KID: Final = 128
+_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+_CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, str]]] = {
     "P-256": (ec.SECP256R1(), "ES256"),
     "P-384": (ec.SECP384R1(), "ES384"),
     "P-521": (ec.SECP521R1(), "ES512"),
     "secp256k1": (ec.SECP256K1(), "ES256K"),
 }
-_edwards: Final[Mapping[str, Callable[[bytes], Any]]] = {
+_EDWARDS: Final[Mapping[str, Callable[[bytes], Any]]] = {
     "Ed25519": ed25519.Ed25519PublicKey.from_public_bytes,
     "Ed448": ed448.Ed448PublicKey.from_public_bytes,
 }
-_powers_of_65537: Final = tuple(
+_POWERS_OF_65537: Final = tuple(
     (prime, frozenset(pow(65537, exponent, prime) for exponent in range(prime)))
     for prime in range(3, 168)
     if all(prime % divisor for divisor in range(2, prime))
@@ -46,11 +46,11 @@ def verification_key(jwk: Any) -> VerificationKey:
     """
     if not isinstance(jwk, dict):
         raise UnusableKey("not an object")
-    if not _private_members.isdisjoint(jwk):
+    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
         raise UnusableKey("carries a private or shared key, which is no secret any more")
     _require_verifying(jwk)
     kid = _kid(jwk)
-    reader = _readers.get(jwk["kty"]) if isinstance(jwk.get("kty"), str) else None
+    reader = _READERS.get(jwk["kty"]) if isinstance(jwk.get("kty"), str) else None
     if reader is None:
         raise UnusableKey("kty is none of RSA, EC, OKP")
     try:
@@ -66,7 +66,7 @@ def verification_key(jwk: Any) -> VerificationKey:
 
 def _kid(jwk: Jwk) -> str | None:
     kid = jwk.get("kid", "-")
-    if not isinstance(kid, str) or not 1 <= len(kid) <= _max_kid or not kid.isprintable():
+    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID or not kid.isprintable():
         raise UnusableKey("kid is not a string of 1 to 128 printable characters")
     return kid if "kid" in jwk else None
 
@@ -86,13 +86,13 @@ def _read_rsa(jwk: Jwk) -> tuple[Any, frozenset[str]]:
         raise UnusableKey("RSA modulus that can be factored")
     if not 65537 <= exponent < 2**32:
         raise UnusableKey("RSA exponent below 65537 or above 32 bits")
-    return rsa.RSAPublicNumbers(exponent, modulus).public_key(), _rsa_algorithms
+    return rsa.RSAPublicNumbers(exponent, modulus).public_key(), _RSA_ALGORITHMS
 
 
 def _read_ec(jwk: Jwk) -> tuple[Any, frozenset[str]]:
-    named = _curves.get(_curve_name(jwk))
+    named = _CURVES.get(_curve_name(jwk))
     if named is None:
-        raise UnusableKey("crv is none of " + ", ".join(_curves))
+        raise UnusableKey("crv is none of " + ", ".join(_CURVES))
     curve, algorithm = named
     x, y = _octets(jwk, "x"), _octets(jwk, "y")
     if len(x) != len(y) or len(x) != (curve.key_size + 7) // 8:
@@ -102,13 +102,13 @@ def _read_ec(jwk: Jwk) -> tuple[Any, frozenset[str]]:
 
 
 def _read_okp(jwk: Jwk) -> tuple[Any, frozenset[str]]:
-    from_octets = _edwards.get(_curve_name(jwk))
+    from_octets = _EDWARDS.get(_curve_name(jwk))
     if from_octets is None:
-        raise UnusableKey("crv is none of " + ", ".join(_edwards))
+        raise UnusableKey("crv is none of " + ", ".join(_EDWARDS))
     return from_octets(_octets(jwk, "x")), frozenset({"EdDSA"})
 
 
-_readers: Final[Mapping[str, Callable[[Jwk], tuple[Any, frozenset[str]]]]] = {
+_READERS: Final[Mapping[str, Callable[[Jwk], tuple[Any, frozenset[str]]]]] = {
     "RSA": _read_rsa,
     "EC": _read_ec,
     "OKP": _read_okp,
@@ -140,4 +140,4 @@ def _has_roca_fingerprint(modulus: int) -> bool:
 
     Such a modulus is a power of 65537 modulo every small prime; one in some 2**27 others is too.
     """
-    return all(modulus % prime in powers for prime, powers in _powers_of_65537)
+    return all(modulus % prime in powers for prime, powers in _POWERS_OF_65537)

@@ -14,9 +14,9 @@ from sidecar.policy.jwk import UnusableKey, verification_key
 
 Keys = tuple[VerificationKey, ...]
 
-max_document_bytes: Final = 1024 * 1024
-_max_depth: Final = 8
-_min_secret_bytes: Final = 32
+MAX_DOCUMENT_BYTES: Final = 1024 * 1024
+_MAX_DEPTH: Final = 8
+_MIN_SECRET_BYTES: Final = 32
 
 
 class KeySetError(Exception):
@@ -32,10 +32,10 @@ def read(document: bytes) -> tuple[Keys, tuple[str, ...]]:
     Raises:
         KeySetError: not a JWK set, larger than 1 MiB, or without a usable key.
     """
-    if len(document) > max_document_bytes:
-        raise KeySetError(f"larger than {max_document_bytes} bytes")
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise KeySetError(f"larger than {MAX_DOCUMENT_BYTES} bytes")
     try:
-        key_set = strictjson.loads(document, max_depth=_max_depth)
+        key_set = strictjson.loads(document, max_depth=_MAX_DEPTH)
     except (InvalidJson, InvalidRequest) as error:
         raise KeySetError(f"not a JSON document: {error.reason}") from error
     if not isinstance(key_set, dict) or not isinstance(key_set.get("keys"), list):
@@ -52,8 +52,8 @@ def shared_secret(secret: bytes) -> VerificationKey:
     Raises:
         KeySetError: shorter than 32 bytes, or a public key by mistake: everybody could sign with that.
     """
-    if len(secret) < _min_secret_bytes:
-        raise KeySetError(f"a shared secret needs {_min_secret_bytes} bytes or more")
+    if len(secret) < _MIN_SECRET_BYTES:
+        raise KeySetError(f"a shared secret needs {_MIN_SECRET_BYTES} bytes or more")
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError as error:

@@ -17,15 +17,15 @@ from sidecar.policy.claims import IssuerPolicy, brief, credential_id, token_id
 
 __all__ = ["IssuerPolicy", "UnverifiedToken", "credential_id", "peek", "token_id", "verify"]
 
-_max_token: Final = 8192
-_max_kid: Final = 128
-_max_header_depth: Final = 4
-_max_claims_depth: Final = 16
-_types: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_MAX_TOKEN: Final = 8192
+_MAX_KID: Final = 128
+_MAX_HEADER_DEPTH: Final = 4
+_MAX_CLAIMS_DEPTH: Final = 16
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 """RFC 9068 section 2.1; many issuers say plain JWT."""
-_refused_parameters: Final = frozenset({"crit", "b64", "zip", "jku", "jwk", "x5u", "x5c"})
+_REFUSED_PARAMETERS: Final = frozenset({"crit", "b64", "zip", "jku", "jwk", "x5u", "x5c"})
 """Header parameters that bring their own key or change how the rest is read (RFC 8725 sections 3.8 to 3.10)."""
-_algorithms: Final = {
+_ALGORITHMS: Final = {
     name: jwt.get_algorithm_by_name(name)
     for name in (
         *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -52,14 +52,14 @@ def peek(token: str) -> UnverifiedToken:
     Raises:
         InvalidToken: anything unusual about it.
     """
-    if len(token) > _max_token:
+    if len(token) > _MAX_TOKEN:
         raise InvalidToken("token_too_long", detail=f"{len(token)} characters")
     parts = token.split(".")
     if len(parts) != 3:
         raise InvalidToken("token_malformed", detail=f"{len(parts)} parts")
-    header = _document("header", parts[0], _max_header_depth)
+    header = _document("header", parts[0], _MAX_HEADER_DEPTH)
     algorithm, kid = _judge_header(header)
-    payload = _document("payload", parts[1], _max_claims_depth)
+    payload = _document("payload", parts[1], _MAX_CLAIMS_DEPTH)
     issuer = payload.get("iss")
     if not isinstance(issuer, str):
         raise InvalidToken("token_issuer", detail="iss is missing or no string")
@@ -79,7 +79,7 @@ def verify(unverified: UnverifiedToken, policy: IssuerPolicy, key: VerificationK
 
 def _require_signature(unverified: UnverifiedToken, policy: IssuerPolicy, key: VerificationKey) -> None:
     name = unverified.algorithm
-    algorithm = _algorithms.get(name)
+    algorithm = _ALGORITHMS.get(name)
     if algorithm is None or name not in policy.algorithms or name not in key.algorithms:
         raise InvalidToken("token_algorithm", detail=f"alg is {brief(name)}")
     if isinstance(key.key, bytes) != (name == "HS256"):
@@ -117,14 +117,14 @@ def _decode(part_name: str, part: str) -> bytes:
 
 def _judge_header(header: dict[str, Any]) -> tuple[str, str | None]:
     """Return the algorithm and the key id."""
-    if not _refused_parameters.isdisjoint(header):
-        named = ", ".join(sorted(_refused_parameters & header.keys()))
+    if not _REFUSED_PARAMETERS.isdisjoint(header):
+        named = ", ".join(sorted(_REFUSED_PARAMETERS & header.keys()))
         raise InvalidToken("token_header", detail=f"header carries {named}")
     typ, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid", "-")
-    if not isinstance(typ, str) or typ.lower() not in _types:
+    if not isinstance(typ, str) or typ.lower() not in _TYPES:
         raise InvalidToken("token_header", detail=f"typ is {brief(typ)}")
-    if not isinstance(algorithm, str) or algorithm not in _algorithms:
+    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
         raise InvalidToken("token_algorithm", detail=f"alg is {brief(algorithm)}")
-    if not isinstance(kid, str) or not 1 <= len(kid) <= _max_kid or not kid.isprintable():
+    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID or not kid.isprintable():
         raise InvalidToken("token_header", detail="kid is not a string of 1 to 128 printable characters")
     return algorithm, kid if "kid" in header else None

@@ -91,7 +91,7 @@ async def test_an_account_that_no_header_can_carry_is_403(start: Start) -> None:
 async def test_401_names_the_scheme_and_403_the_missing_scope(start: Start) -> None:
     bed = await start()
     assert (await bed.post(request("ping"))).headers["WWW-Authenticate"].startswith("Bearer")
-    bad = await bed.post(request("ping"), token=bed.secret("a.b.c"))
+    bad = await bed.post(request("ping"), token=bed.secret("not.a.token-signature"))
     assert 'error="invalid_token"' in bad.headers["WWW-Authenticate"]
     missing = await bed.post(tool_call("put"), token=bed.token("mcp:read"))
     challenge = missing.headers["WWW-Authenticate"]

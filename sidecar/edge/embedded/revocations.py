@@ -37,7 +37,8 @@ class SqliteRevocations:
     async def revoke_account(self, account: str, before: float) -> None:
         """See `ports.RevocationStore`."""
         change = (
-            "INSERT INTO revoked_accounts VALUES (?, ?) ON CONFLICT DO UPDATE SET moment = max(moment, excluded.moment)"
+            "INSERT INTO revoked_accounts VALUES (?, ?)"
+            " ON CONFLICT (account) DO UPDATE SET moment = max(moment, excluded.moment)"
         )
         await self._database.write(lambda writer: writer.execute(change, (account, before)))
 

@@ -6,7 +6,8 @@ from typing import Final
 
 COUNTING: Final = tuple(
     [
-        f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN UPDATE generation SET number = number + 1; END"
+        f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table}"  # noqa: S608 - constants
+        " BEGIN UPDATE generation SET number = number + 1; END"
         for table in ("keys", "revoked_accounts", "revoked_tokens")
         for event in ("INSERT", "UPDATE", "DELETE")
     ]

@@ -19,10 +19,13 @@ MAX_UNWRITTEN: Final = 100_000
 """Rows that wait while the file can't be written. Beyond it what could not be written is given up."""
 
 ADD: Final = (
-    "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,"
-    " refused = refused + excluded.refused, writes = writes + excluded.writes"
+    "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, key_id, hour) DO UPDATE SET"
+    " requests = requests + excluded.requests, refused = refused + excluded.refused, writes = writes + excluded.writes"
 )
-USE: Final = "INSERT INTO last_uses VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET used_at = max(used_at, excluded.used_at)"
+USE: Final = (
+    "INSERT INTO last_uses VALUES (?, ?, ?) ON CONFLICT (account, key_id) DO UPDATE SET"
+    " used_at = max(used_at, excluded.used_at)"
+)
 READ: Final = "SELECT hour, requests, refused, writes FROM usage WHERE account = ? AND key_id = ? AND hour >= ?"
 
 Counts = dict[tuple[str, str, int], list[int]]
@@ -83,23 +86,24 @@ class UsageCounts:
         if not self._counts and not self._last_uses:
             return
         counts, self._counts = self._counts, {}
-        self._being_written, self._last_uses = self._last_uses, {}
+        last_uses, self._last_uses = self._last_uses, {}
+        self._being_written = last_uses
         try:
-            await self._database.write(lambda writer: self._write(writer, counts, self._being_written))
+            await self._database.write(lambda writer: self._write(writer, counts, last_uses))
         except StoreUnavailable:
             if len(counts) + len(self._counts) <= MAX_UNWRITTEN:
                 merge(self._counts, counts)
-                self._last_uses = self._being_written | self._last_uses
+                self._last_uses = last_uses | self._last_uses
             raise
         finally:
             self._being_written = {}
 
     async def aclose(self) -> None:
         """Write what is left."""
-        if self._timer is not None:
-            self._timer.cancel()
         if self._flush is not None:
             await asyncio.wait([self._flush])
+        if self._timer is not None:
+            self._timer.cancel()
         await self.flush()
 
     def _start_flush(self) -> None:

@@ -86,8 +86,8 @@ class Exchange:
 
     @property
     def unread(self) -> bool:
-        """Whether bytes of the body are still to come, so that the connection can't serve another request."""
-        return not self.request.content.is_eof()
+        """Whether bytes of the body were left unread, so that the connection should not serve another request."""
+        return not self.request.content.at_eof()
 
     async def _glance(self) -> bytes:
         declared = self.request.content_length

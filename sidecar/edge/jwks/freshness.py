@@ -18,12 +18,12 @@ Status = Literal["ok", "stale", "unavailable"]
 Report = Callable[[str, str, str], None]
 """Told of an issuer what happened (``keys_changed``, ``keys_recovered`` or ``keys_unavailable``) and the details."""
 
-_cool_down_s: Final = 10
+_COOL_DOWN_S: Final = 10
 """Between two fetches that unknown key ids ask for."""
-_refresh_after: Final = 0.8
+_REFRESH_AFTER: Final = 0.8
 """Share of a set's lifetime after which it is fetched again."""
-_max_backoff_doublings: Final = 6
-_max_backoff_s: Final = 60.0
+_MAX_BACKOFF_DOUBLINGS: Final = 6
+_MAX_BACKOFF_S: Final = 60.0
 
 
 class FetchedKeys:
@@ -59,7 +59,7 @@ class FetchedKeys:
             raise IssuerUnavailable(
                 "issuer_unavailable",
                 detail=f"no key set of {self._issuer} yet",
-                retry_after_s=math.ceil(min(max(self.due_at - self._clock(), 1.0), _max_backoff_s)),
+                retry_after_s=math.ceil(min(max(self.due_at - self._clock(), 1.0), _MAX_BACKOFF_S)),
             )
         return keysets.find(self._keys, kid, algorithm)
 
@@ -82,7 +82,7 @@ class FetchedKeys:
         if self._fetching is None:
             if self._clock() < self._cool_until:
                 return
-            self._cool_until = self._clock() + _cool_down_s
+            self._cool_until = self._clock() + _COOL_DOWN_S
         await self.fetch()
 
     def _forget_task(self, task: asyncio.Task[None]) -> None:
@@ -102,7 +102,7 @@ class FetchedKeys:
     def _accept(self, keys: Keys, left_out: tuple[str, ...], lifetime_s: float) -> None:
         now = self._clock()
         self._fresh_until = now + lifetime_s
-        self.due_at = now + lifetime_s * _refresh_after * self._jitter()
+        self.due_at = now + lifetime_s * _REFRESH_AFTER * self._jitter()
         failures, self._failures = self._failures, 0
         if keys != self._keys:
             self._keys = keys
@@ -112,7 +112,7 @@ class FetchedKeys:
             self._report(self._issuer, "keys_recovered", f"after {failures} failed fetches")
 
     def _retry_later(self, why: str) -> None:
-        doublings = min(self._failures, _max_backoff_doublings)
+        doublings = min(self._failures, _MAX_BACKOFF_DOUBLINGS)
         self._failures += 1
-        self.due_at = self._clock() + min(2.0**doublings, _max_backoff_s) * self._jitter()
+        self.due_at = self._clock() + min(2.0**doublings, _MAX_BACKOFF_S) * self._jitter()
         self._report(self._issuer, "keys_unavailable", why)

@@ -15,7 +15,7 @@ from sidecar.edge.jwks.loaders import FileLoader, Http, HttpLoader, Load
 from sidecar.model import VerificationKey
 from sidecar.policy import keysets
 
-_min_pause_s: Final = 1.0
+_MIN_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class KeySets:
         while True:
             if self._clock() >= keys.due_at:
                 await keys.fetch()
-            await self._sleep(max(keys.due_at - self._clock(), _min_pause_s))
+            await self._sleep(max(keys.due_at - self._clock(), _MIN_PAUSE_S))
 
     def _loader(self, issuer: str, source: KeySource) -> Load:
         if source.file is not None:

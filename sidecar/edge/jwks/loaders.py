@@ -17,7 +17,7 @@ Loaded = tuple[Keys, tuple[str, ...], float]
 Load = Callable[[], Awaitable[Loaded]]
 """Fetches once, for as long as it takes; raises KeySetError and nothing else."""
 
-_file_lifetime_s: Final = 10
+_FILE_LIFETIME_S: Final = 10
 
 
 class FileLoader:
@@ -27,12 +27,12 @@ class FileLoader:
         self._path = path
 
     async def load(self) -> Loaded:
-        return (*keysets.read(await asyncio.to_thread(self._read)), _file_lifetime_s)
+        return (*keysets.read(await asyncio.to_thread(self._read)), _FILE_LIFETIME_S)
 
     def _read(self) -> bytes:
         try:
             with self._path.open("rb") as file:
-                return file.read(keysets.max_document_bytes + 1)
+                return file.read(keysets.MAX_DOCUMENT_BYTES + 1)
         except OSError as error:
             raise KeySetError(f"{self._path}: {error.strerror}") from error
 
@@ -103,6 +103,6 @@ async def _bounded_body(response: aiohttp.ClientResponse, url: str) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > keysets.max_document_bytes:
-            raise KeySetError(f"{url}: larger than {keysets.max_document_bytes} bytes")
+        if len(body) > keysets.MAX_DOCUMENT_BYTES:
+            raise KeySetError(f"{url}: larger than {keysets.MAX_DOCUMENT_BYTES} bytes")
     return bytes(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 from sidecar.edge.redis import names
@@ -13,6 +14,9 @@ from sidecar.policy.windows import US_PER_S
 ADMIT: Final = Script("window", "admit")
 COUNT_REFUSAL: Final = Script("window", "count_refusal")
 FAILURES: Final = Script("window", "failures")
+NOW: Final = Struct(">d")
+QUOTA: Final = Struct(">ddd")
+US_PER_DAY: Final = 86_400 * US_PER_S
 
 
 class RedisAdmission(OnRedis):
@@ -24,17 +28,16 @@ class RedisAdmission(OnRedis):
     async def admit(self, admission: Admission) -> Verdict:
         """See `ports.AdmissionStore`."""
         while True:
-            line: bytes = await self._link.run(ADMIT, self._keys(admission), *self._arguments(admission))
-            standing, now_us, *rest = line.split(b" ", 2)
-            if standing != b"day":
+            answer: bytes = await self._link.run(ADMIT, self._keys(admission), *self._arguments(admission))
+            standing, (now_us,), rest = answer[:1], NOW.unpack_from(answer, 1), answer[1 + NOW.size :]
+            if standing != b"d":
                 break
-            self._day = int(now_us) // (86_400 * US_PER_S)
-        now = int(now_us) / US_PER_S
-        if standing == b"good":
-            return Verdict("good", now, quotas(admission.limits, rest[0]) if rest else ())
-        if standing == b"key_changed":
-            return Verdict("key_changed", now, key=key_record(rest[0]) if rest[0] else None)
-        return Verdict("revoked", now)
+            self._day = int(now_us // US_PER_DAY)
+        if standing == b"g":
+            return Verdict("good", now_us / US_PER_S, quotas(admission.limits, rest))
+        if standing == b"k":
+            return Verdict("key_changed", now_us / US_PER_S, key=key_record(rest) if rest else None)
+        return Verdict("revoked", now_us / US_PER_S)
 
     async def count_refusal(self, account: str, key_id: str) -> None:
         """See `ports.AdmissionStore`."""
@@ -56,8 +59,8 @@ class RedisAdmission(OnRedis):
     async def _failures(self, address: str, limit: Limit, spend: str) -> Quota:
         window_us = limit.window_s * US_PER_S
         key = names.failures(address, limit.name)
-        line: bytes = await self._link.run(FAILURES, (key,), self.passed_us(), limit.requests, window_us, spend)
-        return quotas((limit,), line)[0]
+        answer: bytes = await self._link.run(FAILURES, (key,), self.passed_us(), limit.requests, window_us, spend)
+        return quotas((limit,), answer)[0]
 
     def _keys(self, admission: Admission) -> list[str]:
         account = admission.account
@@ -86,12 +89,11 @@ class RedisAdmission(OnRedis):
         return arguments
 
 
-def quotas(limits: tuple[Limit, ...], line: bytes) -> tuple[Quota, ...]:
-    """Read a script's ``remaining reset_us retry_us`` of each limit."""
-    numbers = [int(number) for number in line.split()]
+def quotas(limits: tuple[Limit, ...], answer: bytes) -> tuple[Quota, ...]:
+    """Read what a script says of each limit, in whole microseconds."""
     return tuple(
         [
-            Quota(limit, numbers[i], numbers[i + 1] / US_PER_S, numbers[i + 2] / US_PER_S)
-            for limit, i in zip(limits, range(0, len(numbers), 3), strict=True)
+            Quota(limit, int(remaining), reset_us / US_PER_S, retry_us / US_PER_S)
+            for limit, (remaining, reset_us, retry_us) in zip(limits, QUOTA.iter_unpack(answer), strict=True)
         ]
     )

@@ -3,11 +3,12 @@
 -- KEYS: revoked-before, [token flag], [key record, key usage of the day], one log per limit.
 -- ARGV: now_us ('' for Redis's clock), issued_at, token ('1' or ''), key version ('' without a key), day, write ('1' or ''),
 --       then requests and window_us per limit.
--- Returns one line: the standing, now_us, and what belongs to it. "day" means that the usage key is of another day
--- than Redis's clock says: nothing was done, ask again with the right one.
+-- Returns a letter, now_us as a double, and what belongs to it: (g)ood with a quota per limit, (k)ey changed with the
+-- record as it is, (r)evoked. (d)ay: the usage key is of another day than Redis's clock says, so nothing was done; ask
+-- again with the right one.
 
 local now_us = clock_us(ARGV[1])
-local stamp = string.format(' %.0f', now_us)
+local stamp = struct.pack('>d', now_us)
 local next_key = 2
 
 if ARGV[3] == '1' then
@@ -18,27 +19,27 @@ local key, usage
 if ARGV[4] ~= '' then
   key, usage = KEYS[next_key], KEYS[next_key + 1]
   next_key = next_key + 2
-  if math.floor(now_us / 86400000000) ~= tonumber(ARGV[5]) then return 'day' .. stamp end
+  if math.floor(now_us / 86400000000) ~= tonumber(ARGV[5]) then return 'd' .. stamp end
   local version = redis.call('HGET', key, 'version')
   if version ~= ARGV[4] then
-    return 'key_changed' .. stamp .. ' ' .. (redis.call('HGET', key, 'record') or '')
+    return 'k' .. stamp .. (redis.call('HGET', key, 'record') or '')
   end
 end
 
-if ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then return 'revoked' .. stamp end
+if ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then return 'r' .. stamp end
 local revoked_before = redis.call('GET', KEYS[1])
-if revoked_before and not (tonumber(ARGV[2]) >= tonumber(revoked_before)) then return 'revoked' .. stamp end
+if revoked_before and not (tonumber(ARGV[2]) >= tonumber(revoked_before)) then return 'r' .. stamp end
 
 local windows, admitted = {}, true
 for i = next_key, #KEYS do
   local arg = 7 + 2 * (i - next_key)
-  local window = load_window(KEYS[i], tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), now_us)
+  local window = settled(KEYS[i], tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), now_us)
   windows[i] = window
   if window.spent >= window.requests then admitted = false end
 end
 
 if key then
-  local hour = string.format('%.0f', math.floor(now_us / 3600000000) % 24)
+  local hour = math.floor(now_us / 3600000000) % 24
   local fields = {hour .. ':x'}
   if admitted then
     fields = {hour .. ':r'}
@@ -47,14 +48,14 @@ if key then
   for _, field in ipairs(fields) do
     if redis.call('HINCRBY', usage, field, 1) == 1 then redis.call('EXPIRE', usage, 2678400) end
   end
-  if admitted then redis.call('HSET', key, 'last_used', string.format('%.0f', now_us)) end
+  if admitted then redis.call('HSET', key, 'last_used', now_us) end
 end
 
-local answer = {'good', stamp}
+local answer = {'g', stamp}
 for i = next_key, #KEYS do
   local window = windows[i]
   if admitted then spend(window, now_us) end
-  if admitted or window.moved then save(KEYS[i], window, now_us, ARGV[1]) end
+  save(KEYS[i], window, now_us, ARGV[1])
   answer[#answer + 1] = quota(window, now_us, admitted)
 end
 return table.concat(answer)

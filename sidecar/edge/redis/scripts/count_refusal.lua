@@ -4,6 +4,6 @@
 local now_us = clock_us(ARGV[1])
 local day = math.floor(now_us / 86400000000)
 if day ~= tonumber(ARGV[2]) then return day end
-local hour = string.format('%.0f', math.floor(now_us / 3600000000) % 24)
+local hour = math.floor(now_us / 3600000000) % 24
 if redis.call('HINCRBY', KEYS[1], hour .. ':x', 1) == 1 then redis.call('EXPIRE', KEYS[1], 2678400) end
 return 0

@@ -1,0 +1,179 @@
+"""The sidecar asks the upstream itself what its tools are, in the era that the upstream speaks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from sidecar.catalogue import Catalogue, NoCatalogue
+from sidecar.denials import BadGateway, UpstreamNotReady
+from sidecar.model import Headers
+from tests.fakes import CannedAnswer, ScriptedUpstream, Ticks
+
+PAGES: dict[str | None, dict[str, Any]] = {
+    None: {
+        "tools": [
+            {"name": "get", "annotations": {"readOnlyHint": True}},
+            {"name": "drop", "annotations": {"destructiveHint": True}},
+        ],
+        "nextCursor": "2",
+    },
+    "2": {"tools": [{"name": "add"}, {"name": "odd", "annotations": {"readOnlyHint": "true"}}]},
+}
+
+
+def result(content: Any) -> CannedAnswer:
+    return CannedAnswer(200, orjson.dumps({"jsonrpc": "2.0", "id": 1, "result": content}))
+
+
+def failure(status: int, code: int) -> CannedAnswer:
+    error = {"code": code, "message": "no"}
+    return CannedAnswer(status, orjson.dumps({"jsonrpc": "2.0", "id": 1, "error": error}))
+
+
+def as_event(answer: CannedAnswer) -> CannedAnswer:
+    note = b'event: message\r\ndata: {"jsonrpc":"2.0","method":"notifications/message"}\r\n\r\n'
+    return CannedAnswer(200, b": hello\r\n\r\n" + note + b"id: 1\r\ndata: " + answer.complete() + b"\r\n\r\n")  # type: ignore[operator] # canned answers are complete
+
+
+def modern(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+    assert lines["mcp-protocol-version"] == "2026-07-28"
+    assert lines["mcp-method"] == "tools/list"
+    assert message["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+    return result(PAGES[message["params"].get("cursor")])
+
+
+def legacy(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+    if method == "DELETE":
+        assert lines["mcp-session-id"] == "s-1"
+        return CannedAnswer(204)
+    if lines.get("mcp-protocol-version") == "2026-07-28":
+        return failure(400, -32000)
+    if message["method"] == "initialize":
+        answer = result({"protocolVersion": "2025-06-18", "capabilities": {}})
+        return CannedAnswer(200, answer.complete() or b"", ((b"MCP-Session-Id", b"s-1"),))
+    assert lines["mcp-session-id"] == "s-1"
+    assert lines["mcp-protocol-version"] == "2025-06-18"
+    if message["method"] == "notifications/initialized":
+        return CannedAnswer(202)
+    return as_event(result(PAGES[message["params"].get("cursor")]))
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[tuple[int | None, str]] = asyncio.Queue()
+
+    def __call__(self, tools: int | None, problem: str) -> None:
+        self.heard.put_nowait((tools, problem))
+
+
+def sign(method: str, lines: Headers, body: bytes | None) -> tuple[str, Headers]:
+    return "/mcp", lines
+
+
+def catalogue_of(
+    upstream: ScriptedUpstream, *, reports: Reports | None = None, ticks: Ticks | None = None
+) -> Catalogue:
+    return Catalogue(upstream, sign, refresh_s=300, report=reports or Reports(), sleep=ticks or Ticks())
+
+
+@pytest.mark.parametrize("era", [modern, legacy])
+async def test_all_pages_are_read_in_the_upstreams_own_era(era: Any) -> None:
+    upstream = ScriptedUpstream(era)
+    catalogue = catalogue_of(upstream)
+
+    await catalogue.refresh()
+
+    assert catalogue.annotated("get") == "read"
+    assert catalogue.annotated("drop") == "destructive"
+    assert catalogue.annotated("add") is None
+    assert catalogue.annotated("odd") is None
+    assert catalogue.annotated("unheard of") is None
+    assert all(answer.closed for answer in upstream.answers)
+
+
+async def test_a_legacy_session_is_ended_again() -> None:
+    upstream = ScriptedUpstream(legacy)
+
+    await catalogue_of(upstream).refresh()
+
+    assert [method for method, _, _ in upstream.requests] == ["POST"] * 5 + ["DELETE"]
+
+
+async def test_before_the_first_fetch_nothing_is_known() -> None:
+    with pytest.raises(UpstreamNotReady):
+        catalogue_of(ScriptedUpstream(modern)).annotated("get")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CannedAnswer(500, b"oops"),
+        CannedAnswer(200, b"<html>"),
+        CannedAnswer(200, b"[]"),
+        result({"tools": "many"}),
+        result({}),
+        result({"tools": [{"name": 1}]}),
+        result({"tools": ["get"]}),
+        result({"tools": [], "nextCursor": "again"}),
+    ],
+)
+async def test_what_makes_no_list_keeps_the_last_one(answer: CannedAnswer) -> None:
+    broken = False
+
+    def upstream(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+        return answer if broken else modern(method, message, lines)
+
+    catalogue = catalogue_of(ScriptedUpstream(upstream))
+    await catalogue.refresh()
+    broken = True
+
+    with pytest.raises(BadGateway):
+        await catalogue.refresh()
+
+    assert catalogue.annotated("get") == "read"
+
+
+async def test_an_upstream_without_tools_has_an_empty_catalogue() -> None:
+    def toolless(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+        if message.get("method") == "tools/list":
+            return failure(404 if "mcp-method" in lines else 200, -32601)
+        return legacy(method, message, lines)
+
+    catalogue = catalogue_of(ScriptedUpstream(toolless))
+
+    await catalogue.refresh()
+
+    assert catalogue.annotated("get") is None
+
+
+async def test_a_failed_fetch_is_tried_again_ever_less_often_and_a_good_one_after_the_interval() -> None:
+    broken = True
+
+    def upstream(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+        return CannedAnswer(500) if broken else modern(method, message, lines)
+
+    reports, ticks = Reports(), Ticks()
+    catalogue = catalogue_of(ScriptedUpstream(upstream), reports=reports, ticks=ticks)
+    catalogue.start()
+
+    async with asyncio.timeout(5):
+        for expected in (1.0, 2.0, 4.0):
+            assert (await reports.heard.get())[0] is None
+            assert await ticks.asked.get() == expected
+            broken = expected < 4
+            ticks.end()
+        assert await reports.heard.get() == (4, "")
+        assert await ticks.asked.get() == 300
+    await catalogue.aclose()
+
+
+async def test_annotations_that_are_not_trusted_say_nothing() -> None:
+    nothing = NoCatalogue()
+    nothing.start()
+
+    assert nothing.annotated("get") is None
+    await nothing.aclose()
