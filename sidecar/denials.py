@@ -87,6 +87,13 @@ class InsufficientScope(Denial):
         self.granted = granted
 
 
+class ClientNotAllowed(Denial):
+    """The token is good, and its OAuth client is not one that may manage keys. No further scope would help."""
+
+    status, error_type = 403, "INSUFFICIENT_SCOPE"
+    text = "Token does not have permission for this operation: its client may not manage API keys"
+
+
 class AccountUnusable(Denial):
     """The token is good, and its account or subject can't be written into a header."""
 

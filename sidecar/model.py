@@ -142,6 +142,8 @@ class Principal:
     """A digest of issuer and ``jti``; None when the token has no ``jti``, or for a key."""
     key: KeyRecord | None = None
     """The record that was judged, when the credential is a key."""
+    foreign_scopes: frozenset[str] = frozenset()
+    """What else the token's scope claim names. It opens nothing here but what the operator says it does."""
 
 
 @dataclass(frozen=True, slots=True)

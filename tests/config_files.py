@@ -34,7 +34,9 @@ FILES: Mapping[str, bytes] = {
     "hs256-31": b"x" * 31 + b"\n",
     "hs256-32": b"x" * 32 + b"\n",
     "empty": b"\n",
-    "jwks.json": json.dumps({"keys": [{"kty": "OKP"}]}).encode(),
+    "jwks.json": json.dumps(
+        {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}
+    ).encode(),
     "jwks-empty.json": b'{"keys": []}',
     "jwks-list.json": b"[]",
     "jwks-nested.json": b"[" * 100_000,

@@ -88,5 +88,5 @@ def ask(*limits: Limit, account: str = "acme", **changes: Any) -> Admission:
 
 def ask_with(key: KeyRecord, *limits: Limit, **changes: Any) -> Admission:
     """Ask for admission with a key."""
-    fields: dict[str, Any] = {"credential_id": key.id, "issued_at": key.created_at, "key_id": key.id}
-    return ask(*limits, account=key.account, **{**fields, "key_version": key.version, **changes})
+    fields: dict[str, Any] = {"account": key.account, "credential_id": key.id, "issued_at": key.created_at}
+    return ask(*limits, **{**fields, "key_id": key.id, "key_version": key.version, **changes})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.denials import (
+    ClientNotAllowed,
     Conflict,
     Denial,
     InsufficientScope,
@@ -19,7 +20,6 @@ from sidecar.denials import (
 )
 from sidecar.management import ManagementApi, RestAnswer
 from sidecar.model import CredentialKind, Principal, RequestFacts
-from sidecar.policy.key_requests import ClientNotAllowed
 from tests.keyrings import Bench, opened
 
 ROOT = "/api/api-keys"

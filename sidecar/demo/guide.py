@@ -45,7 +45,8 @@ def call(tool: str, arguments: Mapping[str, Any]) -> tuple[dict[str, str], str]:
         "Mcp-Name": tool,
     }
     params = {"name": tool, "arguments": arguments, "_meta": _META}
-    return headers, json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return headers, json.dumps(message, separators=(",", ":"))
 
 
 def text(demo: Demo) -> str:
@@ -62,10 +63,10 @@ def text(demo: Demo) -> str:
         ("Write with the full key -> 200", _curl_call(inspector, full_key, "add_transaction", DEPOSIT)),
         ("Read with a token instead of a key -> 200", _curl_call(mcp, bearer, "list_transactions", {"limit": 3})),
         ("No credential -> 401", f"curl -si {mcp} -H 'Content-Type: application/json' -d '{{}}'"),
-        ("List your keys -> 200, without their secrets", f"curl -s {rest} -H '{bearer[0]}: {bearer[1]}'"),
+        ("List your keys -> 200, without their secrets", f"curl -si {rest} -H '{bearer[0]}: {bearer[1]}'"),
         (
-            "The MCP Inspector -> the tools of the finance server",
-            f"npx @modelcontextprotocol/inspector --cli {inspector} --transport http --method tools/list \\\n"
+            "The MCP Inspector (Node 22 or newer) -> the tools of the finance server",
+            f"npx @modelcontextprotocol/inspector@latest --cli {inspector} --transport http --method tools/list \\\n"
             f'  --header "X-API-Key: {demo.read_key}"',
         ),
         ("The same store from the command line", f"sidecar keys list --account alice --config {demo.config_file}"),

@@ -47,16 +47,18 @@ def principal(claims: Claims, policy: IssuerPolicy, now: float) -> Principal:
     subject = _subject(claims)
     account = _account(claims, policy)
     client_id = _client_id(claims)
+    named = _named_scopes(claims, policy)
     return Principal(
         account=account,
         subject=subject,
         kind="jwt",
         credential_id=credential_id(policy.issuer, subject, client_id),
-        scopes=_scopes(claims, policy),
+        scopes=_granted(named, policy),
         issued_at=issued_at,
         expires_at=expires_at,
         client_id=client_id,
         token_id=_token_id(claims, policy.issuer),
+        foreign_scopes=frozenset(named).difference(SCOPES, ("",)),
     )
 
 
@@ -162,10 +164,13 @@ def _account(claims: Claims, policy: IssuerPolicy) -> str:
     return account
 
 
-def _scopes(claims: Claims, policy: IssuerPolicy) -> tuple[str, ...]:
-    """Return the known scopes among the granted, in table order; a claim that names any ``mcp:`` scope is final."""
+def _named_scopes(claims: Claims, policy: IssuerPolicy) -> tuple[str, ...]:
     claim = next((name for name in policy.scope_claims if name in claims), None)
-    named = () if claim is None else _scope_names(claim, claims[claim])
+    return () if claim is None else _scope_names(claim, claims[claim])
+
+
+def _granted(named: tuple[str, ...], policy: IssuerPolicy) -> tuple[str, ...]:
+    """Return the known scopes among the named, in table order; a claim that names any ``mcp:`` scope is final."""
     if not any(name.startswith("mcp:") for name in named):
         named = policy.default_scopes
     return tuple(scope for scope in SCOPES if scope in named)

@@ -16,7 +16,7 @@ def challenge(denial: Denial, accepts: tuple[CredentialKind, ...]) -> str | None
         return 'ApiKey realm="mcp"' if denial.status == 401 else None
     if isinstance(denial, InsufficientScope):
         wanted = {*denial.granted, *denial.required.split()}
-        scopes = " ".join(scope for scope in SCOPES if scope in wanted)
+        scopes = " ".join((*(scope for scope in SCOPES if scope in wanted), *sorted(wanted.difference(SCOPES))))
         return f'Bearer error="insufficient_scope", scope="{scopes}"'
     if denial.status != 401:
         return None

@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from sidecar.denials import Denial, InsufficientScope, InvalidRequest, InvalidToken
+from sidecar.denials import ClientNotAllowed, InsufficientScope, InvalidRequest, InvalidToken
 from sidecar.model import SCOPES, Principal
 from sidecar.policy.access import expand
 from sidecar.policy.apikeys import is_key_id
@@ -21,13 +21,6 @@ DEFAULT_PAGE: Final = 50
 
 _UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories: controls, lone surrogates (which no UTF-8 can hold), line and paragraph separators."""
-
-
-class ClientNotAllowed(Denial):
-    """The token is good, and its OAuth client is not one that may manage keys. No further scope would help."""
-
-    status, error_type = 403, "CLIENT_NOT_ALLOWED"
-    text = "This client may not manage API keys; use one that the operator allows"
 
 
 def read_name(value: object) -> str:
@@ -97,6 +90,8 @@ def require_granted(scopes: Iterable[str], granted: tuple[str, ...]) -> None:
 def require_manager(principal: Principal, scope: str | None, client_ids: Collection[str]) -> None:
     """Let those manage keys who may: by token only, with this scope if one is set, from these clients if any are.
 
+    The scope may be one of ours, which a wider one covers, or any other name that the issuer writes into tokens.
+
     Raises:
         InvalidToken: for a key, which can't manage keys.
         InsufficientScope: naming the scope.
@@ -104,7 +99,7 @@ def require_manager(principal: Principal, scope: str | None, client_ids: Collect
     """
     if principal.kind != "jwt":
         raise InvalidToken("credential_kind")
-    if scope is not None:
+    if scope is not None and scope not in principal.foreign_scopes:
         require_granted((scope,), principal.scopes)
     if client_ids and principal.client_id not in client_ids:
         raise ClientNotAllowed("client_not_allowed", detail=f"client {principal.client_id}")

@@ -186,27 +186,24 @@ def assert_refused(
     id: str | int | None = 1,  # noqa: A002 - JSON-RPC's word
     code: int | None = None,
     text: str | None = None,
-    **more: Any,
 ) -> dict[str, Any]:
     """Assert the exact body of a refusal on a JSON-RPC route; return its `data`."""
-    raw = isinstance(answer, RawAnswer)
-    assert (answer.status if isinstance(answer, RawAnswer) else answer.status_code) == status
-    content_type = answer.values("Content-Type") if isinstance(answer, RawAnswer) else [answer.headers["Content-Type"]]
-    assert content_type == ["application/json"]
-    body = json.loads(answer.body if isinstance(answer, RawAnswer) else answer.content)
+    if isinstance(answer, httpx.Response):
+        answer = RawAnswer(answer.status_code, tuple(answer.headers.multi_items()), answer.content)
+    assert answer.status == status, answer
+    assert answer.values("Content-Type") == ["application/json"]
+    body = json.loads(answer.body)
     data = body["error"]["data"]
-    message = text if text is not None else data["message"]
-    assert isinstance(message, str)
-    assert message
-    assert body == {
-        "jsonrpc": "2.0",
-        "id": id,
-        "error": {
-            "code": status if code is None else code,
-            "message": PHRASES[status],
-            "data": {"errorType": error_type, "message": message, **more},
-        },
-    }, f"raw: {raw}"
+    expected: dict[str, Any] = {"errorType": error_type, "message": data["message"] if text is None else text}
+    assert isinstance(data["message"], str)
+    assert data["message"]
+    if status in (429, 503):
+        (seconds,) = answer.values("Retry-After")
+        assert int(seconds) >= 1
+        if status == 429 or "retryAfter" in data:
+            expected["retryAfter"] = int(seconds)
+    error = {"code": status if code is None else code, "message": PHRASES[status], "data": expected}
+    assert body == {"jsonrpc": "2.0", "id": id, "error": error}
     assert type(body["id"]) is type(id)
     return dict(data)
 

@@ -107,15 +107,16 @@ async def test_an_answer_that_breaks_off_is_not_made_to_look_complete(start: Sta
     assert (await bed.post(request("ping"), token=bed.token())).status_code == 200
 
 
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 400, 404, 405, 406, 409, 413, 429, 500, 503])
-async def test_the_upstreams_own_status_and_body_pass(start: Start, stub: StubUpstream, status: int) -> None:
+async def test_the_upstreams_own_status_and_body_pass(start: Start, stub: StubUpstream) -> None:
     bed = await start()
-    document = None if status == 204 else {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "mine"}}
-    stub.answer = reply(status, document)
+    document = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "mine"}}
+    for status in (200, 201, 202, 400, 404, 405, 406, 409, 413, 429, 500, 503):
+        stub.answer = reply(status, document)
+        answer = await bed.post(request("ping"), token=bed.token())
+        assert (answer.status_code, answer.json()) == (status, document)
+    stub.answer = reply(204)
     answer = await bed.post(request("ping"), token=bed.token())
-    assert answer.status_code == status
-    if document is not None:
-        assert answer.json() == document
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 async def test_the_upstreams_headers_pass_except_those_that_would_speak_for_us(
@@ -156,7 +157,7 @@ async def test_the_upstreams_headers_pass_except_those_that_would_speak_for_us(
         assert answer.headers.get_list(name) == [value]
     assert answer.headers["X-Request-Id"] != "the-upstreams"
     assert len(answer.headers.get_list("Date")) == 1
-    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
 
 
 async def test_an_encoded_answer_passes_byte_for_byte(start: Start, stub: StubUpstream) -> None:

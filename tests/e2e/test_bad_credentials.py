@@ -32,21 +32,17 @@ async def post(bed: Bed, path: str, *lines: tuple[str, str]) -> Any:
     return await bed.post(PING, path=path, headers=lines)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
+async def test_what_is_no_token_is_401(start: Start) -> None:
+    bed = await start()
+    body = json.dumps(PING).encode()
+    for value in (
         *("", "Bearer", "Bearer ", "bearer x", "Basic YTpi", "Bearer a.b", "Bearer a.b.c", "Bearer a.b.c.d.e"),
         *("Bearer ..", "Bearer a b", "Token abc", "DPoP a.b.c", f"Bearer {UNKNOWN_KEY}", UNKNOWN_KEY),
-        *("Bearer " + "a" * 9000, "Bearer \u00ff.\u00ff.\u00ff", 'Bearer realm="x"'),
-    ],
-)
-async def test_what_is_no_token_is_401(start: Start, value: str) -> None:
-    bed = await start()
-    line = ("Authorization", value)
-    refused = await bed.client.post(
-        JWT_ROUTE, json=PING, headers=[(name.encode(), text.encode("latin-1")) for name, text in [line]]
-    )
-    assert_refused(refused, 401, "INVALID_TOKEN", id="p")
+        *("Bearer " + "a" * 8000, "Bearer \u00ff.\u00ff.\u00ff", 'Bearer realm="x"', "Bearer\ta.b.c"),
+    ):
+        head = f"POST /mcp HTTP/1.1\r\nHost: s\r\nContent-Type: application/json\r\nAuthorization: {value}\r\n"
+        answer = await bed.raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body)
+        assert_refused(answer, 401, "INVALID_TOKEN", id="p", text="Invalid or expired authentication token")
 
 
 async def test_a_token_in_the_query_is_400(start: Start) -> None:
@@ -60,32 +56,21 @@ async def test_a_token_in_the_query_is_400(start: Start) -> None:
         assert_refused(answer, 400, "INVALID_REQUEST", id="p")
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"expires_in_s": -60},
-        {"expires_in_s": -31},
-        {"nbf": time.time() + 3600},
-        {"iat": time.time() + 3600},
-        {"exp": "tomorrow"},
-        {"exp": None},
-        {"exp": True},
-        {"aud": "https://elsewhere.example/mcp"},
-        {"aud": []},
-        {"aud": AUDIENCE + "/inspector"},
-        {"sub": None},
-        {"iss": "https://elsewhere.example"},
-        {"iss": None},
-        {"iss": 7},
-        {"scope": 7},
-        {"scope": {"mcp:full": True}},
-        {"jti": 7},
-    ],
-)
-async def test_a_token_that_is_not_for_here_or_not_for_now_is_401(start: Start, claims: dict[str, Any]) -> None:
+async def test_a_token_that_is_not_for_here_or_not_for_now_is_401(start: Start) -> None:
     bed = await start()
-    token = bed.secret(bed.issuer.mint(**{"sub": "alice", "aud": AUDIENCE, "scope": "mcp:full", **claims}))
-    assert_refused(await bed.post(PING, token=token), 401, "INVALID_TOKEN", id="p")
+    good: dict[str, Any] = {"sub": "alice", "aud": AUDIENCE, "scope": "mcp:full"}
+    wrong: tuple[dict[str, Any], ...] = (
+        *({"expires_in_s": -60}, {"expires_in_s": -31}, {"nbf": time.time() + 3600}, {"iat": time.time() + 3600}),
+        *({"exp": "tomorrow"}, {"exp": None}, {"exp": True}, {"nbf": "0"}, {"iat": "0"}, {"jti": 7}),
+        *({"aud": "https://elsewhere.example/mcp"}, {"aud": []}, {"aud": [7]}, {"aud": AUDIENCE + "/inspector"}),
+        *({"sub": None}, {"iss": "https://elsewhere.example"}, {"iss": None}),
+        *({"scope": 7}, {"scope": {"mcp:full": True}}, {"scope": ["mcp:full", 7]}),
+    )
+    for claims in wrong:
+        token = bed.secret(bed.issuer.mint(**{**good, **claims}))
+        answer = await bed.post(PING, token=token)
+        assert answer.status_code == 401, claims
+        assert_refused(answer, 401, "INVALID_TOKEN", id="p")
 
 
 async def test_a_token_signed_by_another_with_the_same_names_is_401(start: Start, issuer: DevIssuer) -> None:
@@ -147,7 +132,7 @@ async def test_every_key_that_does_not_work_is_refused_alike(start: Start) -> No
     bed.secret(rotated.json()["key"])
     wrong_secret, wrong_check = with_other_secret(good, 7), good[:-1] + ("0" if good[-1] != "0" else "1")
     texts = (
-        *("", " ", "mcp_", "mcp_short", good.lower(), good[:-1], good + "0", good.replace("mcp_", "key_")),
+        *("", "mcp_", "mcp_short", good.lower(), good[:-1], good + "0", good.replace("mcp_", "key_")),
         *(wrong_check, wrong_secret, UNKNOWN_KEY, revoked, expired, "mcp_" + "\u00e4" * 46, good + "\u00a0"),
     )
     answers = []

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, algorithms
 
+from sidecar.demo.issuer import DevIssuer
 from sidecar.verify import Identity, InvalidSignature, verify
-from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, Bed, credentials, request
+from tests.e2e.bed import AUDIENCE, JWT_ROUTE, KEY_ROUTE, Bed, credentials, request
 from tests.e2e.conftest import Start
 from tests.mcp_server import Received, StubUpstream
 
@@ -191,3 +192,35 @@ async def test_several_keys_are_published_and_the_first_signs(start: Start, stub
     await bed.post(request("ping"), token=bed.token())
     assert 'keyid="new"' in stub.only.value("Signature-Input")
     assert verified(stub.only, jwks).account == "alice"
+
+
+async def test_issuers_cannot_speak_for_each_others_accounts(start: Start, stub: StubUpstream) -> None:
+    other = DevIssuer(algorithm="EdDSA")
+    await other.start()
+    try:
+        bed = await start()
+        first = {"issuer": bed.issuer.url, "account_prefix": "a:"}
+        second = {"issuer": other.url, "account_prefix": "b|", "account_claim": "tenant", "scope_claim": "permissions"}
+        bed = await start(jwt={"issuers": [first, second]})
+        claims: dict[str, Any] = {"tenant": "acme", "permissions": ["mcp:read", "other"]}
+        theirs = bed.secret(other.mint(sub="alice", aud=AUDIENCE, **claims))
+        for token in (bed.token("mcp:full"), theirs):
+            assert (await bed.post(request("ping"), token=token)).status_code == 200
+        forged = bed.secret(other.mint(sub="alice", aud=AUDIENCE, iss=bed.issuer.url, **claims))
+        assert (await bed.post(request("ping"), token=forged)).status_code == 401
+    finally:
+        await other.stop()
+    received = [
+        tuple(line.value(name) for name in ("X-Account-Id", "X-Account-Scopes", "X-Auth-Subject"))
+        for line in stub.received
+    ]
+    assert received == [("a:alice", "mcp:full", "alice"), ("b|acme", "mcp:read", "alice")]
+
+
+async def test_default_scopes_apply_only_when_the_token_names_none(start: Start, stub: StubUpstream) -> None:
+    bed = await start()
+    bed = await start(jwt={"issuers": [{"issuer": bed.issuer.url, "default_scopes": ["mcp:tools:list", "mcp:read"]}]})
+    for scope in (None, "openid profile", "mcp:tools:list openid", "mcp:unheard-of"):
+        assert (await bed.post(request("ping"), token=bed.token(scope))).status_code == 200
+    scopes = [received.values("X-Account-Scopes") for received in stub.received]
+    assert scopes == [["mcp:read mcp:tools:list"], ["mcp:read mcp:tools:list"], ["mcp:tools:list"], []]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+
+import httpx
+import pytest
 
 from tests.e2e.bed import JWT_ROUTE, Bed, request, tool_call
 from tests.e2e.conftest import Start
@@ -116,10 +120,11 @@ async def test_open_streams_are_counted_while_they_are_open(start: Start, stub: 
     stream.send(b"data: {}\n\n")
     headers = {"Authorization": f"Bearer {bed.token()}", "Accept": "text/event-stream"}
     async with bed.client.stream("GET", JWT_ROUTE, headers=headers) as answer:
-        await anext(answer.aiter_raw())
+        pieces = answer.aiter_raw()
+        await anext(pieces)
         assert ("sidecar_open_streams", {"route": JWT_ROUTE}, 1.0) in await samples(bed)
         stream.end()
-        assert [piece async for piece in answer.aiter_raw()] == []
+        assert [piece async for piece in pieces] == []
     assert ("sidecar_open_streams", {"route": JWT_ROUTE}, 0.0) in await samples(bed)
 
 
@@ -140,12 +145,21 @@ async def test_a_lost_upstream_is_reported_and_never_gates(start: Start) -> None
     assert ready.json()["checks"]["upstream"] != "ok"
 
 
-async def test_after_the_end_nobody_is_listening(start: Start, stub: StubUpstream) -> None:
+async def test_an_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
+    bed = await start()
+    await bed.post(request("ping"), token=bed.token())
+    async with asyncio.timeout(5):
+        await bed.sidecar.stop()
+
+
+async def test_the_end_closes_what_is_open(start: Start, stub: StubUpstream) -> None:
     bed, stream = await start(), Stream()
     stub.answer = stream.answer
     stream.send(b"data: {}\n\n")
     headers = {"Authorization": f"Bearer {bed.token()}"}
-    async with bed.client.stream("GET", JWT_ROUTE, headers=headers) as answer:
+    async with asyncio.timeout(30), bed.client.stream("GET", JWT_ROUTE, headers=headers) as answer:
         await anext(answer.aiter_raw())
         await bed.sidecar.stop()
         await stream.left.wait()
+    with pytest.raises(httpx.ConnectError):
+        await bed.client.get(JWT_ROUTE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,8 +26,8 @@ def nothing_forwarded(stub: StubUpstream) -> Iterator[None]:
     assert stub.received == []
 
 
-@pytest.mark.parametrize("message_id", [7, 0, -1, "seven", "", "7"])
 @pytest.mark.parametrize("era", ["legacy", "modern"])
+@pytest.mark.parametrize("message_id", [7, 0, "seven", "", "7"])
 async def test_a_refusal_carries_the_id_of_the_request_in_its_own_type(
     start: Start, message_id: str | int, era: Any
 ) -> None:
@@ -54,7 +53,7 @@ async def test_a_refusal_after_the_body_was_judged_carries_the_id_whatever_the_s
 
 async def test_a_stranger_with_a_large_body_gets_a_null_id_and_a_closed_connection(start: Start) -> None:
     bed = await start()
-    answer = await bed.post(tool_call("put", id=7, text="x" * 300_000))
+    answer = await bed.post(tool_call("put", id=7, text="x" * 3_000_000))
     assert_refused(answer, 401, "INVALID_TOKEN", id=None)
     assert answer.headers["Connection"] == "close"
 
@@ -166,25 +165,23 @@ async def test_unknown_notifications_are_dropped_quietly(start: Start) -> None:
     assert (answer.status_code, answer.content) == (202, b"")
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["/", "/mcp/", "//mcp", "/MCP", "/%6dcp", "/mcp/../mcp", "/mcp;x=1", "/mcp/inspector/", "/metrics", "/livez"],
-)
-async def test_any_other_path_is_404(start: Start, target: str) -> None:
+async def test_any_other_path_is_404(start: Start) -> None:
     bed = await start()
-    answer = await bed.raw(f"GET {target} HTTP/1.1\r\nHost: sidecar\r\n\r\n".encode())
-    assert answer.status == 404
-    assert b"NOT_FOUND" in answer.body
+    near_misses = ("/mcp/", "//mcp", "/MCP", "/%6dcp", "/mcp/../mcp", "/mcp/.", "/mcp;x=1", "/mcp/inspector/")
+    for target in ("/", *near_misses, "/metrics", "/livez", "/.well-known/", "/.well-known/sidecar-keys.json/"):
+        answer = await bed.raw(f"GET {target} HTTP/1.1\r\nHost: sidecar\r\n\r\n".encode())
+        assert answer.status == 404, target
+        assert b"NOT_FOUND" in answer.body
 
 
-@pytest.mark.parametrize("path", [JWT_ROUTE, KEY_ROUTE])
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "BREW"])
-async def test_any_other_method_is_405_and_names_the_right_ones(start: Start, path: str, method: str) -> None:
+async def test_any_other_method_is_405_and_names_the_right_ones(start: Start) -> None:
     bed = await start()
-    answer = await bed.raw(f"{method} {path} HTTP/1.1\r\nHost: sidecar\r\n\r\n".encode())
-    assert_refused(answer, 405, "METHOD_NOT_ALLOWED", id=None)
-    (allowed,) = answer.values("Allow")
-    assert {name.strip() for name in allowed.split(",")} == {"GET", "POST", "DELETE"}
+    for path in (JWT_ROUTE, KEY_ROUTE):
+        for method in ("PUT", "PATCH", "OPTIONS", "PROPFIND"):
+            answer = await bed.raw(f"{method} {path} HTTP/1.1\r\nHost: sidecar\r\n\r\n".encode())
+            assert_refused(answer, 405, "METHOD_NOT_ALLOWED", id=None)
+            (allowed,) = answer.values("Allow")
+            assert {name.strip() for name in allowed.split(",")} == {"GET", "POST", "DELETE"}
 
 
 async def test_a_body_over_the_limit_is_413(start: Start) -> None:
@@ -230,16 +227,14 @@ async def test_headers_that_are_too_large_are_431(start: Start) -> None:
 async def test_a_tool_whose_class_is_not_known_yet_is_503(start: Start) -> None:
     bed = await start(upstream={"url": NOWHERE}, access={"tools": {"read": [], "write": [], "destructive": []}})
     answer = await bed.post(tool_call("look"), token=bed.token("mcp:read"))
-    assert_refused(answer, 503, "UPSTREAM_UNAVAILABLE", **_retry_after(answer))
-    assert int(answer.headers["Retry-After"]) >= 1
+    assert_refused(answer, 503, "UPSTREAM_UNAVAILABLE")
 
 
 async def test_an_issuer_whose_keys_never_came_is_503(start: Start) -> None:
     issuer = {"issuer": "http://127.0.0.1:9"}
     bed = await start(jwt={"issuers": [issuer]})
     answer = await bed.post(request("ping"), token=bed.token(iss=issuer["issuer"]))
-    assert_refused(answer, 503, "ISSUER_UNAVAILABLE", **_retry_after(answer))
-    assert int(answer.headers["Retry-After"]) >= 1
+    assert_refused(answer, 503, "ISSUER_UNAVAILABLE")
     assert "WWW-Authenticate" not in answer.headers
 
 
@@ -250,11 +245,4 @@ async def test_more_new_secrets_than_can_be_checked_are_503_and_never_401_for_th
     answers = await asyncio.gather(*(bed.post(request("ping"), key=text) for text in wrong))
     assert {answer.status_code for answer in answers} == {401, 503}
     overloaded = next(answer for answer in answers if answer.status_code == 503)
-    assert_refused(overloaded, 503, "OVERLOADED", **_retry_after(overloaded))
-    assert int(overloaded.headers["Retry-After"]) >= 1
-
-
-def _retry_after(answer: Any) -> dict[str, Any]:
-    """Return `retryAfter` if the body has it: only 429 promises it."""
-    data = json.loads(answer.content)["error"]["data"]
-    return {"retryAfter": int(answer.headers["Retry-After"])} if "retryAfter" in data else {}
+    assert_refused(overloaded, 503, "OVERLOADED")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from aiohttp import web
 
 from tests.e2e.bed import JWT_ROUTE, assert_refused, notification, request, tool_call
@@ -20,22 +19,22 @@ async def test_a_used_up_limit_is_429_with_the_seconds_to_wait(start: Start) -> 
     token = bed.token()
     assert (await bed.post(request("ping"), token=token)).status_code == 200
     answer = await bed.post(request("ping", id="late"), token=token)
-    seconds = int(answer.headers["Retry-After"])
-    data = assert_refused(answer, 429, "RATE_LIMIT_EXCEEDED", id="late", retryAfter=seconds)
-    assert 58 <= seconds <= 60
+    data = assert_refused(answer, 429, "RATE_LIMIT_EXCEEDED", id="late")
+    assert 58 <= data["retryAfter"] <= 60
     assert "one" in data["message"]
-    assert str(seconds) in data["message"]
+    assert str(data["retryAfter"]) in data["message"]
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 403])
-async def test_an_upstream_that_redirects_or_refuses_is_502(start: Start, stub: StubUpstream, status: int) -> None:
+async def test_an_upstream_that_redirects_or_refuses_is_502(start: Start, stub: StubUpstream) -> None:
     bed = await start()
-    stub.answer = reply(status, {"secret": "of the upstream"}, Location="/other", WWW_Authenticate='Bearer realm="up"')
-    answer = await bed.post(request("ping", id="r"), token=bed.token())
-    assert_refused(answer, 502, "UPSTREAM_UNAVAILABLE", id="r")
-    assert "WWW-Authenticate" not in answer.headers
-    assert "Location" not in answer.headers
-    assert len(stub.received) == 1
+    lines = {"Location": "/other", "WWW_Authenticate": 'Bearer realm="up"'}
+    for count, status in enumerate((301, 302, 303, 307, 308, 401, 403), 1):
+        stub.answer = reply(status, {"secret": "of the upstream"}, **lines)
+        answer = await bed.post(request("ping", id="r"), token=bed.token())
+        assert_refused(answer, 502, "UPSTREAM_UNAVAILABLE", id="r")
+        assert "WWW-Authenticate" not in answer.headers
+        assert "Location" not in answer.headers
+        assert len(stub.received) == count
 
 
 async def test_an_upstream_that_is_not_there_is_502(start: Start) -> None:
@@ -107,7 +106,7 @@ async def test_in_band_429_keeps_its_headers(start: Start) -> None:
     assert (dropped.status_code, dropped.content) == (202, b"")
     for method in ("GET", "DELETE"):
         refused = await bed.client.request(method, JWT_ROUTE, headers={"Authorization": f"Bearer {token}"})
-        assert_refused(refused, 429, "RATE_LIMIT_EXCEEDED", id=None, retryAfter=int(refused.headers["Retry-After"]))
+        assert_refused(refused, 429, "RATE_LIMIT_EXCEEDED", id=None)
 
 
 async def test_a_route_for_both_kinds_takes_either_and_challenges_with_bearer(start: Start, stub: StubUpstream) -> None:

@@ -55,6 +55,7 @@ def test_good_claims_become_a_principal() -> None:
         expires_at=NOW + 600,
         client_id="cli",
         token_id=token_id("https://idp.example", "t-1"),
+        foreign_scopes=frozenset({"openid"}),
     )
 
 

@@ -17,6 +17,10 @@ from sidecar.policy.discovery import challenge
             InsufficientScope("no", required="mcp:full", granted=("mcp:read",)),
             'Bearer error="insufficient_scope", scope="mcp:full mcp:read"',
         ),
+        (
+            InsufficientScope("no", required="keys:manage", granted=("mcp:read",)),
+            'Bearer error="insufficient_scope", scope="mcp:read keys:manage"',
+        ),
         (InvalidRequest("credential_repeated"), None),
     ],
 )

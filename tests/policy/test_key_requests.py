@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.denials import InsufficientScope, InvalidRequest, InvalidToken
+from sidecar.denials import ClientNotAllowed, InsufficientScope, InvalidRequest, InvalidToken
 from sidecar.model import SCOPES, Principal
 from sidecar.policy import key_requests
 
@@ -24,8 +24,9 @@ READERS = (
 )
 
 
-def caller(*scopes: str, kind: Any = "jwt", client_id: str | None = None) -> Principal:
-    return Principal("acme", "u1", kind, "jwt:1", scopes, 0.0, 10.0, client_id)
+def caller(*scopes: str, kind: Any = "jwt", client_id: str | None = None, foreign: str = "") -> Principal:
+    foreign_scopes = frozenset(foreign.split())
+    return Principal("acme", "u1", kind, "jwt:1", scopes, 0.0, 10.0, client_id, foreign_scopes=foreign_scopes)
 
 
 @given(ANYTHING)
@@ -145,6 +146,7 @@ def test_nobody_hands_out_more_than_they_hold(asked: tuple[str, ...], granted: t
         (caller(), None, ()),
         (caller("mcp:full"), "mcp:full", ()),
         (caller("mcp:full"), "mcp:read", ()),
+        (caller(foreign="openid keys:manage"), "keys:manage", ()),
         (caller(client_id="console"), None, ("console", "cli")),
         (caller("mcp:full", client_id="cli"), "mcp:full", ("console", "cli")),
     ],
@@ -159,9 +161,10 @@ def test_managers_may_manage(principal: Principal, scope: str | None, client_ids
         (caller("mcp:full", kind="api_key"), None, (), InvalidToken),
         (caller("mcp:read"), "mcp:full", (), InsufficientScope),
         (caller(), "mcp:full", (), InsufficientScope),
-        (caller("mcp:full"), None, ("console",), key_requests.ClientNotAllowed),
-        (caller("mcp:full", client_id="other"), None, ("console",), key_requests.ClientNotAllowed),
-        (caller("mcp:full", client_id="other"), "mcp:full", ("console",), key_requests.ClientNotAllowed),
+        (caller("mcp:full"), "keys:manage", (), InsufficientScope),
+        (caller("mcp:full"), None, ("console",), ClientNotAllowed),
+        (caller("mcp:full", client_id="other"), None, ("console",), ClientNotAllowed),
+        (caller("mcp:full", client_id="other"), "mcp:full", ("console",), ClientNotAllowed),
         (caller("mcp:read", client_id="console"), "mcp:full", ("console",), InsufficientScope),
     ],
 )

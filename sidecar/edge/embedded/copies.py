@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from sidecar.bounded import BoundedDict
 from sidecar.edge.embedded.database import Database, Row
 from sidecar.model import KeyRecord
 
@@ -12,7 +13,6 @@ MAX_COPIES: Final = 10_000
 """Of each kind, at about 1 KiB or less."""
 NAMES: Final = tuple([field.name for field in fields(KeyRecord)])
 COLUMNS: Final = ", ".join(NAMES)
-V = TypeVar("V")
 
 
 class Copies:
@@ -22,9 +22,9 @@ class Copies:
         self._database = database
         self._data_version = -1
         self._generation = -1
-        self._records: dict[str, KeyRecord | None] = {}
-        self._moments: dict[str, float] = {}
-        self._tokens: dict[str, Row | None] = {}
+        self._records: BoundedDict[str, KeyRecord | None] = BoundedDict(MAX_COPIES)
+        self._moments: BoundedDict[str, float] = BoundedDict(MAX_COPIES)
+        self._tokens: BoundedDict[str, Row | None] = BoundedDict(MAX_COPIES)
 
     def refresh(self) -> None:
         """Drop the copies when keys or revocations were changed since the last time.
@@ -49,7 +49,7 @@ class Copies:
             record = self._records[key_id]
         else:
             rows = self._database.read(f"SELECT {COLUMNS} FROM keys WHERE id = ?", key_id)  # noqa: S608 - a constant
-            record = remember(self._records, key_id, key_record(rows[0]) if rows else None)
+            record = self._records[key_id] = key_record(rows[0]) if rows else None
         return record if record is not None and record.account == account else None
 
     def revoked_before(self, account: str) -> float:
@@ -57,7 +57,7 @@ class Copies:
         moment = self._moments.get(account)
         if moment is None:
             rows = self._database.read("SELECT moment FROM revoked_accounts WHERE account = ?", account)
-            moment = remember(self._moments, account, rows[0][0] if rows else 0.0)
+            moment = self._moments[account] = rows[0][0] if rows else 0.0
         return moment
 
     def revoked_token(self, token_id: str) -> Row | None:
@@ -65,15 +65,8 @@ class Copies:
         if token_id in self._tokens:
             return self._tokens[token_id]
         rows = self._database.read("SELECT expires_at FROM revoked_tokens WHERE token_id = ?", token_id)
-        return remember(self._tokens, token_id, rows[0] if rows else None)
-
-
-def remember(copies: dict[str, V], name: str, value: V) -> V:
-    """Keep a copy; when there are too many, begin anew."""
-    if len(copies) >= MAX_COPIES:
-        copies.clear()
-    copies[name] = value
-    return value
+        row = self._tokens[token_id] = rows[0] if rows else None
+        return row
 
 
 def key_record(row: Row) -> KeyRecord:

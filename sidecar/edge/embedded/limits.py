@@ -9,8 +9,8 @@ from typing import Final
 from sidecar.model import Admission, Limit, Quota
 from sidecar.policy.windows import US_PER_S, SpendLog, peek, spend
 
-MAX_LOGS: Final = 200_000
-"""At 0.5 to 9 KiB each. Beyond it logs that still count are forgotten, the oldest first."""
+MAX_LOGS: Final = 100_000
+"""At 0.5 to 6.5 KiB each. Beyond it logs that still count are forgotten, the oldest first."""
 SWEEP: Final = 2
 """Old logs looked at for each new one: more than one, so that the dead are cleared faster than the new come."""
 

@@ -36,9 +36,18 @@ LastUses = dict[tuple[str, str], float]
 class UsageCounts:
     """Counts the use of keys. A crash loses what the last second counted, and nothing else."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float],
+        *,
+        flush_s: float = FLUSH_S,
+        max_unwritten: int = MAX_UNWRITTEN,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._flush_s = flush_s
+        self._max_unwritten = max_unwritten
         self._counts: Counts = {}
         self._last_uses: LastUses = {}
         self._being_written: LastUses = {}
@@ -56,7 +65,7 @@ class UsageCounts:
             counts[2] += write
             self._last_uses[account, key_id] = now
         if self._timer is None and self._flush is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._start_flush)
+            self._timer = asyncio.get_running_loop().call_later(self._flush_s, self._start_flush)
 
     def last_use(self, account: str, key_id: str, written: float | None) -> float | None:
         """Return a key's last use, given the one on file."""
@@ -91,7 +100,7 @@ class UsageCounts:
         try:
             await self._database.write(lambda writer: self._write(writer, counts, last_uses))
         except StoreUnavailable:
-            if len(counts) + len(self._counts) <= MAX_UNWRITTEN:
+            if len(counts) + len(self._counts) <= self._max_unwritten:
                 merge(self._counts, counts)
                 self._last_uses = last_uses | self._last_uses
             raise
@@ -114,7 +123,7 @@ class UsageCounts:
     def _flushed(self, flush: asyncio.Task[None]) -> None:
         self._flush = None
         if self._counts:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._start_flush)
+            self._timer = asyncio.get_running_loop().call_later(self._flush_s, self._start_flush)
         error = None if flush.cancelled() else flush.exception()
         if error is not None and not isinstance(error, StoreUnavailable):
             raise error

@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from sidecar.denials import StoreUnavailable
 from sidecar.policy.windows import US_PER_S
 
-MAX_TRIPS: Final = 8
+MAX_TRIPS: Final = 4
 """Trips under way at once, each on a connection of its own; what comes meanwhile waits and shares the next one."""
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
@@ -59,6 +59,8 @@ class Link:
         self._timeout_s = timeout_s
         self._waiting: list[Call] = []
         self._trips: set[asyncio.Task[None]] = set()
+        self._boarding = False
+        self._closed = False
 
     def call(self, *arguments: Argument, script: Script | None = None) -> asyncio.Future[Any]:
         """Send one command with what else is sent in this tick. A caller that gives up disturbs nobody.
@@ -66,11 +68,12 @@ class Link:
         Raises:
             StoreUnavailable: out of the future, for whatever goes wrong.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._depart)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            settle(future, ConnectionError("the store is closed"))
+            return future
         self._waiting.append(Call(pack(arguments), future, script))
+        self._board()
         return future
 
     def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
@@ -79,22 +82,27 @@ class Link:
 
     async def aclose(self) -> None:
         """Wait for what is under way and close every connection."""
-        while self._waiting or self._trips:
-            await asyncio.wait(self._trips) if self._trips else await asyncio.sleep(0)
+        while self._trips:
+            await asyncio.wait(self._trips)
+        self._closed = True
         await self._pool.aclose()
 
-    def _depart(self) -> None:
-        while self._waiting and len(self._trips) < MAX_TRIPS:
-            calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
-            trip = asyncio.create_task(self._travel(calls))
+    def _board(self) -> None:
+        """Begin a trip for who waits; it departs in the next tick with all that have come until then."""
+        if self._waiting and not self._boarding and len(self._trips) < MAX_TRIPS:
+            self._boarding = True
+            trip = asyncio.create_task(self._travel())
             self._trips.add(trip)
             trip.add_done_callback(self._arrived)
 
     def _arrived(self, trip: asyncio.Task[None]) -> None:
         self._trips.discard(trip)
-        self._depart()
+        self._board()
 
-    async def _travel(self, calls: list[Call]) -> None:
+    async def _travel(self) -> None:
+        self._boarding = False
+        calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
+        self._board()
         try:
             async with asyncio.timeout(self._timeout_s):
                 replies = await self._exchange(calls)

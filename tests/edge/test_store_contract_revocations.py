@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.model import Limit
+from sidecar.ports import Store
+from tests.stores import NOON, STORES, FakeClock, ask, ask_with, make_key, opened
+
+LIMIT = Limit("account", 2, 60)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
+    async with opened(request.param, tmp_path, clock) as store:
+        yield store
+
+
+async def test_the_store_answers(store: Store) -> None:
+    await store.ping()
+
+
+async def test_a_token_met_first_is_refused_from_its_revocation_on(store: Store) -> None:
+    asked = ask(LIMIT, token_id="t")
+    assert await store.meet("t", "acme", NOON + 3600)
+    assert (await store.admit(asked)).standing == "good"
+    await store.revoke_token("t")
+    refused = await store.admit(asked)
+    assert (refused.standing, refused.quotas, refused.admitted) == ("revoked", (), False)
+    assert not await store.meet("t", "acme", NOON + 3600)
+
+
+async def test_a_token_revoked_first_is_refused_at_first_sight(store: Store) -> None:
+    await store.revoke_token("t")
+    assert not await store.meet("t", "acme", NOON + 3600)
+    assert not await store.meet("t", "acme", NOON + 3600)
+
+
+async def test_whichever_comes_first_a_revoked_token_gets_nowhere(store: Store) -> None:
+    tokens = [f"t{i}" for i in range(20)]
+    meetings = [store.meet(token, "acme", NOON + 3600) for token in tokens]
+    revocations = [store.revoke_token(token) for token in tokens]
+    met, _ = await asyncio.gather(asyncio.gather(*meetings), asyncio.gather(*revocations))
+    for token, good in zip(tokens, met, strict=True):
+        assert not good or (await store.admit(ask(token_id=token))).standing == "revoked"
+
+
+async def test_one_revoked_token_leaves_the_others_alone(store: Store) -> None:
+    for token in ("t", "u"):
+        await store.meet(token, "acme", NOON + 3600)
+    await store.revoke_token("t")
+    assert (await store.admit(ask(token_id="u"))).admitted
+    assert (await store.admit(ask())).admitted
+    assert await store.meet("u", "acme", NOON + 3600)
+
+
+async def test_a_token_id_that_two_accounts_share_is_refused_for_both(store: Store) -> None:
+    for account in ("acme", "other"):
+        await store.meet("t", account, NOON + 3600)
+    await store.revoke_token("t")
+    for account in ("acme", "other"):
+        assert (await store.admit(ask(account=account, token_id="t"))).standing == "revoked"
+
+
+@pytest.mark.parametrize("expires_at", [0.0, NOON - 60, NOON + 1e12])
+async def test_a_token_of_any_expiry_can_be_revoked(store: Store, expires_at: float) -> None:
+    """One that expired a moment ago is still honoured for its leeway."""
+    await store.meet("t", "acme", expires_at)
+    await store.revoke_token("t")
+    if expires_at > 0:
+        assert (await store.admit(ask(token_id="t"))).standing == "revoked"
+
+
+async def test_what_was_issued_to_an_account_before_the_moment_is_revoked(store: Store) -> None:
+    key = make_key(created_at=NOON - 0.001)
+    await store.add(key, max_active=None, now=NOON)
+    assert await store.revoked_before("acme") == 0
+    await store.revoke_account("acme", NOON)
+    assert await store.revoked_before("acme") == NOON
+    assert (await store.admit(ask(issued_at=0.0))).standing == "revoked"
+    assert (await store.admit(ask(issued_at=NOON - 0.001))).standing == "revoked"
+    assert (await store.admit(ask_with(key))).standing == "revoked"
+    assert (await store.admit(ask(issued_at=NOON))).standing == "good"
+    assert (await store.admit(ask(account="acme2", issued_at=0.0))).standing == "good"
+
+
+async def test_the_moment_never_moves_back(store: Store) -> None:
+    for moment in (NOON, NOON - 100, NOON + 0.5, 5):
+        await store.revoke_account("acme", moment)
+    assert await store.revoked_before("acme") == NOON + 0.5
+
+
+async def test_a_key_that_changed_is_handed_back_and_nothing_is_spent(store: Store) -> None:
+    key = make_key()
+    await store.add(key, max_active=None, now=NOON)
+    changed = replace(key, revoked_at=NOON, version=2)
+    assert await store.replace(changed)
+    verdict = await store.admit(ask_with(key, LIMIT))
+    assert (verdict.standing, verdict.key, verdict.quotas) == ("key_changed", changed, ())
+    assert (await store.admit(ask_with(changed, LIMIT))).quotas[0].remaining == 1
+
+
+async def test_a_key_that_is_gone_has_changed(store: Store) -> None:
+    verdict = await store.admit(ask_with(make_key()))
+    assert (verdict.standing, verdict.key, verdict.admitted) == ("key_changed", None, False)
+
+
+async def test_a_changed_key_is_told_before_a_revocation_and_a_revocation_before_a_limit(store: Store) -> None:
+    key, full = make_key(), Limit("account", 0, 60)
+    await store.add(key, max_active=None, now=NOON)
+    await store.revoke_account("acme", NOON + 1)
+    assert (await store.admit(ask_with(replace(key, version=2), full))).standing == "key_changed"
+    assert (await store.admit(ask_with(key, full))).standing == "revoked"
+
+
+async def test_the_revoked_spend_nothing(store: Store) -> None:
+    await store.meet("t", "acme", NOON + 3600)
+    await store.revoke_token("t")
+    for _ in range(3):
+        await store.admit(ask(LIMIT, token_id="t"))
+    assert (await store.admit(ask(LIMIT))).quotas[0].remaining == 1
