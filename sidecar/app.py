@@ -30,6 +30,7 @@ from sidecar.wiring import open_store
 __all__ = ["Sidecar", "keyring", "open_store", "serve"]
 
 _STOP_S: Final = 10.0
+_BODY_TIMEOUT_S: Final = 30.0
 
 
 @contextlib.asynccontextmanager
@@ -50,8 +51,9 @@ def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
 class Sidecar:
     """Everything that runs, from its parts' start to their end."""
 
-    def __init__(self, config: Config, *, log: BinaryIO | None = None) -> None:
+    def __init__(self, config: Config, *, log: BinaryIO | None = None, body_timeout_s: float = _BODY_TIMEOUT_S) -> None:
         self._config = config
+        self._body_timeout_s = body_timeout_s
         self.telemetry = Telemetry(log or sys.stdout.buffer, level=config.log.level, access=config.log.access)
         self._parts = contextlib.AsyncExitStack()
         self._phase: Literal["starting", "serving", "draining"] = "starting"
@@ -141,6 +143,7 @@ class Sidecar:
             max_body_bytes=config.max_body_bytes,
             stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
             trusted_proxies=config.trusted_proxies,
+            body_timeout_s=self._body_timeout_s,
         )
 
     async def _start_admin(self) -> None:
@@ -161,6 +164,7 @@ class Sidecar:
 
         async def close() -> None:
             port.close()
+            listener.pre_shutdown()  # idle connections end now, busy ones after their answer
             await listener.shutdown(_STOP_S)
 
         self._parts.push_async_callback(close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,10 @@ def text(demo: Demo) -> str:
             f"npx @modelcontextprotocol/inspector@latest --cli {inspector} --transport http --method tools/list \\\n"
             f'  --header "X-API-Key: {demo.read_key}"',
         ),
-        ("The same store from the command line", f"sidecar keys list --account alice --config {demo.config_file}"),
+        (
+            "The same store from the command line",
+            f"{sys.executable} -m sidecar keys list --account alice --config {demo.config_file}",
+        ),
         ("Metrics, for Prometheus", f"curl -s {demo.admin_url}/metrics"),
     )
     lines = [f"{number}. {title}\n\n{command}\n" for number, (title, command) in enumerate(steps, 1)]

@@ -44,7 +44,7 @@ async def start(
     identity_secret.write_bytes(base64.b64encode(b"identity-signing-secret-of-tests"))
     async with AsyncExitStack() as stack:
 
-        async def start(store: StoreName = "embedded", **settings: Any) -> Bed:
+        async def start(store: StoreName = "embedded", body_timeout_s: float = 30.0, **settings: Any) -> Bed:
             base = base_settings(issuer.url, stub.url, tmp_path)
             if store == "redis":
                 base["store"] = {"url": request.getfixturevalue("redis_url")}
@@ -52,7 +52,7 @@ async def start(
                     "algorithm": "hmac-sha256",
                     "keys": [{"id": "test", "secret_file": str(identity_secret)}],
                 }
-            bed = await start_bed(stack, merged(base, settings), issuer)
+            bed = await start_bed(stack, merged(base, settings), issuer, body_timeout_s)
             bed.secrets.add("identity-signing-secret-of-tests")
             return bed
 
@@ -74,11 +74,14 @@ def base_settings(issuer_url: str, upstream_url: str, directory: Path) -> dict[s
     }
 
 
-async def start_bed(stack: AsyncExitStack, settings: Mapping[str, Any], issuer: DevIssuer) -> Bed:
+async def start_bed(
+    stack: AsyncExitStack, settings: Mapping[str, Any], issuer: DevIssuer, body_timeout_s: float = 30.0
+) -> Bed:
     """Start a sidecar on this configuration; when it has ended, its log must hold none of the secrets used."""
     log, secrets = io.BytesIO(), set[str]()
     stack.callback(assert_no_secret_logged, log, secrets)
-    sidecar = Sidecar(config.load(config_text(settings), {}, lambda path: Path(path).read_bytes()), log=log)
+    loaded = config.load(config_text(settings), {}, lambda path: Path(path).read_bytes())
+    sidecar = Sidecar(loaded, log=log, body_timeout_s=body_timeout_s)
     await sidecar.start()
     stack.push_async_callback(sidecar.stop)
     limits = httpx.Limits(max_connections=None)

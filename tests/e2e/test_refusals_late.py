@@ -67,6 +67,25 @@ async def test_an_upstream_that_does_not_answer_in_time_is_504(start: Start, stu
     assert_refused(answer, 504, "UPSTREAM_TIMEOUT", id="t")
 
 
+async def test_a_body_that_does_not_arrive_in_time_is_408(start: Start, stub: StubUpstream) -> None:
+    bed = await start(body_timeout_s=0.05)
+    head = f"POST {JWT_ROUTE} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: Bearer {bed.token()}\r\n"
+    framing = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    answer = await bed.raw(f'{head}{framing}{{"jsonrpc":"2.0","id":1,'.encode())
+    assert_refused(answer, 408, "REQUEST_TIMEOUT", id=None)
+    assert ("Connection", "close") in answer.headers
+    assert stub.received == []
+
+
+async def test_a_body_whose_framing_breaks_is_400(start: Start, stub: StubUpstream) -> None:
+    bed = await start()
+    head = f"POST {JWT_ROUTE} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: Bearer {bed.token()}\r\n"
+    framing = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await bed.raw(f"{head}{framing}2\r\n{{}}\r\nnonsense\r\n".encode())
+    assert answer.status == 400
+    assert stub.received == []
+
+
 IN_BAND = {"routes": [{"path": JWT_ROUTE, "credentials": ["jwt"], "denials": "in_band"}]}
 
 

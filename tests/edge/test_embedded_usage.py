@@ -133,7 +133,7 @@ async def test_what_is_counted_during_a_write_is_written_next(database: Database
     async with asyncio.timeout(PATIENT_S):
         while usage.last_use("acme", "key_b", None) is None:
             await asyncio.sleep(0)
-            if usage._flush is not None:
+            if usage._being_written:
                 usage.count("acme", "key_b", clock.now, refused=False, write=False)
     await written(database, 2)
     await usage.aclose()

@@ -32,7 +32,6 @@ from sidecar.ports import Observer, Upstream
 IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
 _ROUTE_METHODS: Final = ("GET", "POST", "DELETE")
 _MANAGEMENT_BODY_BYTES: Final = 65_536
-_BODY_TIMEOUT_S: Final = 30.0
 _SERVER: Final = "sidecar"
 _AUTH_FAILURES: Final = (InvalidToken, InvalidApiKey, AccountUnusable)
 
@@ -56,7 +55,7 @@ class PublicServer:
         max_body_bytes: int,
         stream_idle_timeout_s: float,
         trusted_proxies: tuple[IpNetwork, ...],
-        body_timeout_s: float = _BODY_TIMEOUT_S,
+        body_timeout_s: float,
     ) -> None:
         self._routes = {route.path: route for route in routes}
         self._gateway = gateway
