@@ -7,15 +7,14 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal, Protocol
 
 import uvloop
-from aiohttp import web
 
 from sidecar import wiring
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
-from sidecar.edge.admin import Readiness, Status, admin_application
+from sidecar.edge.admin import Readiness, Status, admin_port, http_url
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.listener import Listener
 from sidecar.edge.http.server import PublicServer
@@ -26,8 +25,9 @@ from sidecar.keyring import Keyring
 from sidecar.management import ManagementApi
 from sidecar.ports import Store
 from sidecar.wiring import open_store
+from sidecar.workers import Supervisor
 
-__all__ = ["Sidecar", "keyring", "open_store", "serve"]
+__all__ = ["Service", "Sidecar", "keyring", "open_store", "run", "serve"]
 
 _STOP_S: Final = 10.0
 _BODY_TIMEOUT_S: Final = 30.0
@@ -48,13 +48,51 @@ def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
     return uvloop.run(_serve(config, config_warnings))
 
 
-class Sidecar:
-    """Everything that runs, from its parts' start to their end."""
+class Service(Protocol):
+    """What runs until it is told to stop: one process, or the supervisor of several."""
 
-    def __init__(self, config: Config, *, log: BinaryIO | None = None, body_timeout_s: float = _BODY_TIMEOUT_S) -> None:
+    telemetry: Telemetry
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+async def run(service: Service, stop: asyncio.Event) -> int:
+    """Run until the event, SIGTERM or SIGINT; return the exit code."""
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    try:
+        await service.start()
+    except (OSError, ValueError, StoreUnavailable) as problem:
+        detail = problem.detail if isinstance(problem, StoreUnavailable) else str(problem)
+        service.telemetry.event("start_failed", level="error", problem=detail)
+        return 1
+    await stop.wait()
+    await service.stop()
+    return 0
+
+
+class Sidecar:
+    """Everything that runs in a process, from its parts' start to their end.
+
+    `worker` is its number among several processes: they share the public port, and their supervisor has the admin port.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        log: BinaryIO | None = None,
+        body_timeout_s: float = _BODY_TIMEOUT_S,
+        worker: int | None = None,
+    ) -> None:
         self._config = config
         self._body_timeout_s = body_timeout_s
-        self.telemetry = Telemetry(log or sys.stdout.buffer, level=config.log.level, access=config.log.access)
+        self._worker = worker
+        self.telemetry = Telemetry(
+            log or sys.stdout.buffer, level=config.log.level, access=config.log.access, worker=worker
+        )
         self._parts = contextlib.AsyncExitStack()
         self._phase: Literal["starting", "serving", "draining"] = "starting"
         self.public_url_bound = ""
@@ -73,13 +111,15 @@ class Sidecar:
             StoreUnavailable: the embedded store's file can't be used.
         """
         try:
-            await self._start_admin()
+            if self._worker is None:
+                await self._start_admin()
             await self._start_public(await self._assemble())
         except BaseException:
             await self._parts.aclose()
             raise
         self._phase = "serving"
-        self.telemetry.event("started", public=self.public_url_bound, admin=self.admin_url)
+        admin = {"admin": self.admin_url} if self.admin_url else {}
+        self.telemetry.event("started", public=self.public_url_bound, **admin)
 
     async def stop(self) -> None:
         """Take no new requests, give those that run a moment to finish, and let go of everything."""
@@ -147,20 +187,22 @@ class Sidecar:
         )
 
     async def _start_admin(self) -> None:
-        application = admin_application(
-            readiness=self.readiness, metrics=self.telemetry.exposition, metrics_type=METRICS_TYPE
-        )
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        self._parts.push_async_callback(runner.cleanup)
         admin = self._config.admin
-        await web.TCPSite(runner, admin.host, admin.port).start()
-        self.admin_url = _url(runner.addresses[0])
+        self.admin_url = await self._parts.enter_async_context(
+            admin_port(
+                admin.host, admin.port, readiness=self.readiness, metrics=self._metrics, metrics_type=METRICS_TYPE
+            )
+        )
+
+    async def _metrics(self) -> bytes:
+        return self.telemetry.exposition()
 
     async def _start_public(self, server: PublicServer) -> None:
         listener = Listener(server.handle, bad_head=self._note_bad_head)
         listen = self._config.listen
-        port = await asyncio.get_running_loop().create_server(listener, listen.host, listen.port, backlog=1024)
+        port = await asyncio.get_running_loop().create_server(
+            listener, listen.host, listen.port, backlog=1024, reuse_port=self._worker is not None
+        )
 
         async def close() -> None:
             port.close()
@@ -168,7 +210,7 @@ class Sidecar:
             await listener.shutdown(_STOP_S)
 
         self._parts.push_async_callback(close)
-        self.public_url_bound = _url(port.sockets[0].getsockname())
+        self.public_url_bound = http_url(port.sockets[0].getsockname())
 
     def _note_bad_head(self, status: int) -> None:
         self.telemetry.request(
@@ -183,27 +225,11 @@ class Sidecar:
 
 
 async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
-    sidecar = Sidecar(config)
+    service: Service = Sidecar(config) if config.workers == 1 else Supervisor(config)
     for warning in config_warnings:
-        sidecar.telemetry.event("config_warning", level="warning", problem=warning)
-    try:
-        await sidecar.start()
-    except (OSError, ValueError, StoreUnavailable) as problem:
-        detail = problem.detail if isinstance(problem, StoreUnavailable) else str(problem)
-        sidecar.telemetry.event("start_failed", level="error", problem=detail)
-        return 1
-    stop = asyncio.Event()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    await stop.wait()
-    await sidecar.stop()
-    return 0
+        service.telemetry.event("config_warning", level="warning", problem=warning)
+    return await run(service, asyncio.Event())
 
 
 def _ok(answers: bool) -> str:
     return "ok" if answers else "unavailable"
-
-
-def _url(address: Any) -> str:
-    host, port = address[0], address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

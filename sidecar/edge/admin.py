@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 from aiohttp import web
 
 Status = Literal["ready", "degraded", "not_ready", "draining"]
+_FROM_BEST_TO_WORST: Final[tuple[Status, ...]] = ("ready", "degraded", "draining", "not_ready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,47 @@ class Readiness:
     def http_status(self) -> int:
         return 200 if self.status in ("ready", "degraded") else 503
 
+    @classmethod
+    def of_all(cls, found: Iterable[Readiness]) -> Readiness:
+        """Return what holds for several processes that serve one port: of status and of each check, the worst."""
+        several = tuple(found)
+        status = max((one.status for one in several), key=_FROM_BEST_TO_WORST.index)
+        return cls(status, _worst(tuple(one.checks for one in several)))
 
-def admin_application(
-    *, readiness: Callable[[], Awaitable[Readiness]], metrics: Callable[[], bytes], metrics_type: str
+
+@contextlib.asynccontextmanager
+async def admin_port(
+    host: str,
+    port: int,
+    *,
+    readiness: Callable[[], Awaitable[Readiness]],
+    metrics: Callable[[], Awaitable[bytes]],
+    metrics_type: str,
+) -> AsyncIterator[str]:
+    """Listen for the orchestrator and Prometheus; yield the URL, which port 0 leaves to the system.
+
+    Raises:
+        OSError: the port can't be had.
+    """
+    application = _application(readiness, metrics, metrics_type)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield http_url(runner.addresses[0])
+    finally:
+        await runner.cleanup()
+
+
+def http_url(address: tuple[Any, ...]) -> str:
+    """Return the URL of a socket's address."""
+    host, port = address[0], address[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _application(
+    readiness: Callable[[], Awaitable[Readiness]], metrics: Callable[[], Awaitable[bytes]], metrics_type: str
 ) -> web.Application:
-    """Return the application of the admin listener."""
-
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -41,10 +78,21 @@ def admin_application(
         )
 
     async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=metrics(), headers={"Content-Type": metrics_type})
+        return web.Response(body=await metrics(), headers={"Content-Type": metrics_type})
 
     application = web.Application()
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", exposition)
     return application
+
+
+def _worst(checks: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in checks for name in one):
+        values = [one[name] for one in checks if name in one]
+        if isinstance(values[0], Mapping):
+            merged[name] = _worst(tuple(values))
+        else:
+            merged[name] = next((value for value in values if value != "ok"), "ok")
+    return merged

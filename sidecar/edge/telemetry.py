@@ -23,12 +23,18 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
+Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
+"""A metric's name, its text, its type, and its samples: each with name, labels and value."""
 
 
 class Telemetry:
-    """The log and the metrics of one sidecar. Values that a client chose never become labels."""
+    """The log and the metrics of one sidecar. Values that a client chose never become labels.
 
-    def __init__(self, sink: BinaryIO, *, level: str, access: bool) -> None:
+    A line is one write, so that processes which share a sink do not cut each other's lines: at any length in a file,
+    and up to `PIPE_BUF` (4096 bytes on Linux) in a pipe, POSIX `write`. `worker` tells their lines apart.
+    """
+
+    def __init__(self, sink: BinaryIO, *, level: str, access: bool, worker: int | None = None) -> None:
         self._access = access
         self._log = structlog.wrap_logger(
             structlog.BytesLogger(sink),
@@ -40,6 +46,8 @@ class Telemetry:
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
             cache_logger_on_first_use=True,
         )
+        if worker is not None:
+            self._log = self._log.bind(worker=worker)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = self._counter("sidecar_requests", "Requests answered.", "route", "outcome", "era")
@@ -112,6 +120,18 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def families(self) -> list[Family]:
+        """Return the metrics as plain data, for a process that adds up those of several."""
+        return [
+            (
+                family.name,
+                family.documentation,
+                family.type,
+                [(one.name, one.labels, one.value) for one in family.samples],
+            )
+            for family in self.registry.collect()
+        ]
 
     def _count_decisions(self, quotas: Iterable[Quota]) -> None:
         judged = tuple(quotas)
