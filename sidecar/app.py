@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO, Final, Literal, Protocol
 
 import uvloop
 
 from sidecar import wiring
+from sidecar.catalogue import Catalogue, NoCatalogue
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.admin import Readiness, Status, admin_port, http_url
@@ -23,6 +24,7 @@ from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.keyring import Keyring
 from sidecar.management import ManagementApi
+from sidecar.policy.identity import Signer
 from sidecar.ports import Store
 from sidecar.wiring import open_store
 from sidecar.workers import Supervisor
@@ -102,6 +104,7 @@ class Sidecar:
         self._store: Store
         self._key_sets: KeySets
         self._upstream: UpstreamClient
+        self._catalogue: Catalogue | NoCatalogue
 
     async def start(self) -> None:
         """Open the ports. What is fetched from others is fetched in the background.
@@ -112,12 +115,16 @@ class Sidecar:
         """
         try:
             if self._worker is None:
-                await self._start_admin()
-            await self._start_public(await self._assemble())
+                with _named("admin"):
+                    await self._start_admin()
+            server = await self._assemble()
+            with _named("listen"):
+                await self._start_public(server)
         except BaseException:
             await self._parts.aclose()
             raise
         self._phase = "serving"
+        await self._store_answers()  # a store that is away or misconfigured is told of now, not at the first request
         admin = {"admin": self.admin_url} if self.admin_url else {}
         self.telemetry.event("started", public=self.public_url_bound, **admin)
 
@@ -125,14 +132,18 @@ class Sidecar:
         """Take no new requests, give those that run a moment to finish, and let go of everything."""
         self._phase = "draining"
         self.telemetry.event("stopping")
-        await self._parts.aclose()
+        try:
+            await self._parts.aclose()
+        except StoreUnavailable as problem:
+            self.telemetry.event("usage_lost", level="error", problem=problem.detail)
         self.telemetry.event("stopped")
 
     async def readiness(self) -> Readiness:
         """Find out whether requests should be sent here. The upstream is reported and never gates."""
         if self._phase != "serving":
             return Readiness("draining" if self._phase == "draining" else "not_ready")
-        store_up, upstream_up = await asyncio.gather(self._store_answers(), self._upstream.reachable())
+        store_up, reachable = await asyncio.gather(self._store_answers(), self._upstream.reachable())
+        upstream_up = reachable and not self._catalogue.failing
         issuers = dict(self._key_sets.status())
         checks = {"store": _ok(store_up), "issuers": issuers, "upstream": _ok(upstream_up)}
         status: Status = "ready"
@@ -145,13 +156,16 @@ class Sidecar:
     async def _store_answers(self) -> bool:
         try:
             await self._store.ping()
-        except StoreUnavailable:
+        except StoreUnavailable as problem:
+            self.telemetry.store(problem)
             return False
+        self.telemetry.store(None)
         return True
 
     async def _assemble(self) -> PublicServer:
         config, telemetry, parts = self._config, self.telemetry, self._parts
         self._store = await parts.enter_async_context(open_store(config))
+        parts.enter_context(wiring.sole_server(config))
         hasher = BcryptHasher(config.api_keys.bcrypt_cost)
         parts.push_async_callback(hasher.aclose)
         self._upstream = wiring.upstream(config)
@@ -159,8 +173,10 @@ class Sidecar:
         self._key_sets = wiring.key_sets(config, telemetry)
         parts.push_async_callback(self._key_sets.aclose)
         await self._key_sets.start()
-        signer = wiring.signer(config, self._upstream.authority)
-        catalogue = wiring.catalogue(config, self._upstream, signer, telemetry)
+        identity_keys = wiring.identity_keys(config)
+        telemetry.event("identity", key_id=identity_keys[0].id, algorithm=identity_keys[0].algorithm)
+        signer = Signer(identity_keys, authority=self._upstream.authority, ttl_s=config.identity.ttl_s)
+        self._catalogue = catalogue = wiring.catalogue(config, self._upstream, signer, telemetry)
         parts.push_async_callback(catalogue.aclose)
         catalogue.start()
         self.keyring = wiring.keyring(config, self._store, hasher)
@@ -207,7 +223,8 @@ class Sidecar:
         async def close() -> None:
             port.close()
             listener.pre_shutdown()  # idle connections end now, busy ones after their answer
-            await listener.shutdown(_STOP_S)
+            server.end_streams()
+            await listener.shutdown(_STOP_S / 2)  # it waits as long again for what it has asked to end
 
         self._parts.push_async_callback(close)
         self.public_url_bound = http_url(port.sockets[0].getsockname())
@@ -229,6 +246,15 @@ async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
     for warning in config_warnings:
         service.telemetry.event("config_warning", level="warning", problem=warning)
     return await run(service, asyncio.Event())
+
+
+@contextlib.contextmanager
+def _named(section: str) -> Iterator[None]:
+    """Let a port that can't be had be found in the settings."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{section}: {error}") from error
 
 
 def _ok(answers: bool) -> str:

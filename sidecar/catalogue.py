@@ -21,6 +21,8 @@ _MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 _MAX_PAGES: Final = 1_000
 _IDLE_S: Final = 30.0
 _FIRST_RETRY_S: Final = 1.0
+_LONGEST_RETRY_S: Final = 10.0
+"""While nothing is known, calls are refused: an upstream that is back must not wait long for this."""
 _JSON: Final = ((b"Content-Type", b"application/json"), (b"Accept", b"application/json, text/event-stream"))
 
 Sign = Callable[[str, Headers, bytes | None], tuple[str, Headers]]
@@ -46,6 +48,8 @@ class Catalogue:
         self._sleep = sleep
         self._classes: Mapping[str, ToolClass | None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self.failing = False
+        """Whether the last fetch failed."""
 
     def annotated(self, tool: str) -> ToolClass | None:
         """Return the class that the upstream's annotations give this tool (see `ports.ToolCatalogue`)."""
@@ -81,10 +85,12 @@ class Catalogue:
             try:
                 await self.refresh()
             except Denial as denial:
+                self.failing = True
                 self._report(None, f"{denial.reason}: {denial.detail or denial.message}")
-                await self._sleep(min(retry_s, self._refresh_s))
+                await self._sleep(min(retry_s, _LONGEST_RETRY_S, self._refresh_s))
                 retry_s *= 2
             else:
+                self.failing = False
                 self._report(len(self._classes or ()), "")
                 retry_s = _FIRST_RETRY_S
                 await self._sleep(self._refresh_s)
@@ -111,7 +117,8 @@ class Catalogue:
         status, headers, reply = await self._call("initialize", hello, _JSON)
         result = reply.get("result")
         if status != 200 or not isinstance(result, dict):
-            raise BadGateway("catalogue_refused", detail=f"initialize was answered with HTTP {status}")
+            hint = "; it may want catalogue.account to be set" if status in (401, 403) else ""
+            raise BadGateway("catalogue_refused", detail=f"initialize was answered with HTTP {status}{hint}")
         version = str(result.get("protocolVersion", _LEGACY_VERSION))
         session = next((value for name, value in headers if name.lower() == b"mcp-session-id"), None)
         lines: Headers = (*_JSON, (b"MCP-Protocol-Version", version.encode("ascii", "replace")))
@@ -165,6 +172,8 @@ class Catalogue:
 
 class NoCatalogue:
     """Stands in where the upstream's annotations are not trusted: they say nothing of any tool."""
+
+    failing: Final = False
 
     def annotated(self, tool: str) -> ToolClass | None:
         return None

@@ -40,7 +40,7 @@ class ResilientAdmissions:
         local_share: float,
         offline_grace_s: float,
         clock: Callable[[], float],
-        report: Callable[[bool], None],
+        report: Callable[[StoreUnavailable | None], None],
     ) -> None:
         self._store = store
         self._local = local
@@ -55,10 +55,10 @@ class ResilientAdmissions:
         """Return the store's verdict, or ours in its absence (see `ports.AdmissionStore.admit`)."""
         try:
             verdict = await self._store.admit(admission)
-        except StoreUnavailable:
-            self._report(False)
+        except StoreUnavailable as problem:
+            self._report(problem)
             return self._without_store(admission)
-        self._report(True)
+        self._report(None)
         if admission.key_id is not None:
             if verdict.standing == "good":
                 self._vouched_until[admission.key_id] = self._clock() + self._offline_grace_s
@@ -70,8 +70,8 @@ class ResilientAdmissions:
         """Pass the count on; while the store is away it is lost."""
         try:
             await self._store.count_refusal(account, key_id)
-        except StoreUnavailable:
-            self._report(False)
+        except StoreUnavailable as problem:
+            self._report(problem)
 
     def _without_store(self, admission: Admission) -> Verdict:
         now = self._clock()

@@ -179,7 +179,7 @@ class VerificationKeys(Protocol):
         fetches the set again, at most once per 10 s however many ask.
 
         Raises:
-            IssuerUnavailable: when no key set was ever loaded.
+            IssuerUnavailable: when no key set was ever loaded, or the key is unknown and the set can't be fetched.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
 from sidecar.catalogue import Catalogue, NoCatalogue
 from sidecar.config import Config, IssuerConfig
+from sidecar.edge import embedded
 from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.identity_file import load_or_make
@@ -53,6 +54,18 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
         await store.aclose()
 
 
+@contextlib.contextmanager
+def sole_server(config: Config) -> Iterator[None]:
+    """Be the only process that serves with the embedded store; a shared store needs no such thing.
+
+    Raises:
+        StoreUnavailable: there is another.
+    """
+    path = config.store.sqlite_path
+    with embedded.sole_server(path) if path is not None else contextlib.nullcontext():
+        yield
+
+
 def keyring(config: Config, store: Store, hasher: BcryptHasher) -> Keyring:
     """Return the use cases of API keys."""
     settings = config.api_keys
@@ -84,13 +97,16 @@ def upstream(config: Config) -> UpstreamClient:
     )
 
 
-def signer(config: Config, authority: str) -> Signer:
-    """Return the signer of the identity headers.
+def identity_keys(config: Config) -> tuple[IdentityKey, ...]:
+    """Return the keys of the identity signature: the configured ones, or the one kept beside the embedded store.
 
     Raises:
-        OSError, ValueError: the key beside the embedded store can't be read or made.
+        OSError, ValueError: that one can't be read or made.
     """
-    return Signer(_identity_keys(config), authority=authority, ttl_s=config.identity.ttl_s)
+    path = config.store.sqlite_path
+    if config.identity.keys or path is None:
+        return config.identity.keys
+    return (load_or_make(Path(path).parent, config.identity.algorithm),)
 
 
 def catalogue(config: Config, client: UpstreamClient, signer: Signer, telemetry: Telemetry) -> Catalogue | NoCatalogue:
@@ -164,13 +180,6 @@ def _own_identity(account: str | None) -> tuple[tuple[str, str], ...]:
     if account is None:
         return (("X-Request-Id", request_id),)
     return identity_headers(account=account, scopes=(), kind="api_key", subject=_OWN_SUBJECT, request_id=request_id)
-
-
-def _identity_keys(config: Config) -> tuple[IdentityKey, ...]:
-    path = config.store.sqlite_path
-    if config.identity.keys or path is None:
-        return config.identity.keys
-    return (load_or_make(Path(path).parent, config.identity.algorithm),)
 
 
 def _key_source(issuer: IssuerConfig) -> KeySource:

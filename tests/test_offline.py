@@ -35,7 +35,7 @@ class Bed:
             local_share=share,
             offline_grace_s=60,
             clock=self.clock,
-            report=self.reports.append,
+            report=lambda problem: self.reports.append(problem is None),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import orjson
 import structlog
@@ -17,6 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from sidecar.denials import StoreUnavailable
 from sidecar.model import Quota
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -36,8 +37,9 @@ class Telemetry:
 
     def __init__(self, sink: BinaryIO, *, level: str, access: bool, worker: int | None = None) -> None:
         self._access = access
+        self._sink = _Sink(sink)
         self._log = structlog.wrap_logger(
-            structlog.BytesLogger(sink),
+            structlog.BytesLogger(cast(BinaryIO, self._sink)),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
@@ -60,6 +62,8 @@ class Telemetry:
         self._store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
         self._auth_failures = self._counter("sidecar_auth_failures", "Credentials refused.", "reason")
         self._catalogue_tools = Gauge("sidecar_catalogue_tools", "Tools of the upstream.", registry=self.registry)
+        dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
+        dropped.set_function(lambda: self._sink.dropped)
         self._store_up.set(1)
         self._store_was_up = True
 
@@ -99,12 +103,17 @@ class Telemetry:
         """Count it no longer."""
         self._open_streams.labels(route).dec()
 
-    def store(self, up: bool) -> None:
-        """Note whether the store answered; a line is written when that changes."""
-        if up != self._store_was_up:
-            self._store_was_up = up
-            self._store_up.set(1 if up else 0)
-            self.event("store_recovered" if up else "store_lost", level="info" if up else "error")
+    def store(self, problem: StoreUnavailable | None) -> None:
+        """Note whether the store answered, and if not, why; a line is written when that changes."""
+        up = problem is None
+        if up == self._store_was_up:
+            return
+        self._store_was_up = up
+        self._store_up.set(1 if up else 0)
+        if problem is None:
+            self.event("store_recovered")
+        else:
+            self.event("store_lost", level="error", problem=problem.detail or problem.reason)
 
     def key_set(self, issuer: str, what: str, detail: str) -> None:
         """Note what became of an issuer's key set."""
@@ -144,6 +153,26 @@ class Telemetry:
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
+
+
+class _Sink:
+    """A log that nobody reads any more, or that is full, must not take the requests with it: its lines are dropped."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+        self.dropped = 0
+
+    def write(self, line: bytes) -> None:
+        try:
+            self._sink.write(line)
+        except (OSError, ValueError):
+            self.dropped += 1
+
+    def flush(self) -> None:
+        try:
+            self._sink.flush()
+        except (OSError, ValueError):
+            self.dropped += 1
 
 
 def _dump(line: dict[str, Any], **_: Any) -> bytes:

@@ -63,7 +63,7 @@ def refusal(quotas: tuple[Quota, ...], now: float) -> RateLimited:
         f"{tightest.limit.window_s} s; retry after {retry_after_s} s",
         detail=tightest.limit.name,
         retry_after_s=retry_after_s,
-        headers=_headers(quotas, tightest, math.floor(now) + retry_after_s, retry_after_s),
+        headers=_headers(quotas, tightest, math.ceil(now + retry_after_s), retry_after_s),
     )
 
 

@@ -42,10 +42,12 @@ async def start(
     """Start sidecars: settings of `config.yaml` as keyword arguments; in front of the stub unless told otherwise."""
     identity_secret = tmp_path / "identity.key"
     identity_secret.write_bytes(base64.b64encode(b"identity-signing-secret-of-tests"))
+    started: list[StoreName] = []
     async with AsyncExitStack() as stack:
 
-        async def start(store: StoreName = "embedded", body_timeout_s: float = 30.0, **settings: Any) -> Bed:
-            base = base_settings(issuer.url, stub.url, tmp_path)
+        async def start(store: StoreName = "embedded", /, body_timeout_s: float = 30.0, **settings: Any) -> Bed:
+            started.append(store)
+            base = base_settings(issuer.url, stub.url, tmp_path / f"sidecar-{len(started)}.db")
             if store == "redis":
                 base["store"] = {"url": request.getfixturevalue("redis_url")}
                 base["identity"] = {
@@ -59,7 +61,7 @@ async def start(
         yield start
 
 
-def base_settings(issuer_url: str, upstream_url: str, directory: Path) -> dict[str, Any]:
+def base_settings(issuer_url: str, upstream_url: str, store: Path) -> dict[str, Any]:
     """Return settings for tests: free ports, quick hashing, and no limits that a test did not ask for."""
     return {
         "public_url": PUBLIC_URL,
@@ -70,7 +72,7 @@ def base_settings(issuer_url: str, upstream_url: str, directory: Path) -> dict[s
         "api_keys": {"bcrypt_cost": 4},
         "access": {"tools": {"read": ["look"], "write": ["put"], "destructive": ["drop"]}},
         "limits": {"policies": [], "failed_auth": {"requests": 1000, "window_s": 60}},
-        "store": {"url": f"sqlite:///{directory / 'sidecar.db'}"},
+        "store": {"url": f"sqlite:///{store}"},
     }
 
 

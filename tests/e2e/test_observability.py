@@ -8,6 +8,7 @@ import re
 import httpx
 import pytest
 
+from sidecar.denials import StoreUnavailable
 from tests.e2e.bed import JWT_ROUTE, Bed, request, tool_call
 from tests.e2e.conftest import Start
 from tests.mcp_server import Stream, StubUpstream
@@ -152,14 +153,35 @@ async def test_an_idle_connection_does_not_hold_up_the_end(start: Start) -> None
         await bed.sidecar.stop()
 
 
-async def test_the_end_closes_what_is_open(start: Start, stub: StubUpstream) -> None:
+async def test_the_end_closes_open_streams_cleanly(start: Start, stub: StubUpstream) -> None:
     bed, stream = await start(), Stream()
     stub.answer = stream.answer
     stream.send(b"data: {}\n\n")
     headers = {"Authorization": f"Bearer {bed.token()}"}
-    async with asyncio.timeout(30), bed.client.stream("GET", JWT_ROUTE, headers=headers) as answer:
-        await anext(answer.aiter_raw())
+    async with asyncio.timeout(5), bed.client.stream("GET", JWT_ROUTE, headers=headers) as answer:
+        pieces = answer.aiter_raw()
+        await anext(pieces)
         await bed.sidecar.stop()
         await stream.left.wait()
+        assert [piece async for piece in pieces] == []
+    assert [line["reason"] for line in bed.accesses()] == ["shutdown"]
     with pytest.raises(httpx.ConnectError):
         await bed.client.get(JWT_ROUTE)
+
+
+async def test_a_store_that_is_away_at_the_start_is_told_of_with_its_reason(start: Start) -> None:
+    bed = await start("redis", store={"url": "redis://127.0.0.1:9"})
+    [lost] = [line for line in bed.records() if line["event"] == "store_lost"]
+    assert lost["level"] == "error"
+    assert "Connect" in lost["problem"]
+    assert ("sidecar_store_up", {}, 0.0) in await samples(bed)
+
+
+async def test_a_second_process_may_not_serve_with_the_same_file(start: Start) -> None:
+    """Its limits live in memory: two would let twice as much through."""
+    bed = await start()
+    with pytest.raises(StoreUnavailable) as refused:
+        await start(store=bed.settings["store"])
+    assert refused.value.reason == "store_claimed"
+    await bed.sidecar.stop()
+    await start(store=bed.settings["store"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from sidecar.denials import StoreUnavailable
 from sidecar.edge.admin import Readiness
 from sidecar.edge.telemetry import Family, Telemetry
 from sidecar.edge.telemetry_sum import exposition, lasting
@@ -18,7 +19,7 @@ def counted(*requests: str, tools: int = 0, streams: int = 0, store_up: bool = T
     for _ in range(streams):
         telemetry.stream_opened("/mcp")
     telemetry.catalogue(tools, "")
-    telemetry.store(store_up)
+    telemetry.store(None if store_up else StoreUnavailable("store_unavailable"))
     return telemetry.families()
 
 

@@ -71,7 +71,7 @@ def test_a_refusal_waits_for_all_that_refused_and_rounds_up() -> None:
     assert denial.retry_after_s == 42
     assert dict(denial.headers)["X-RateLimit-Limit"] == "600"
     assert dict(denial.headers)["X-RateLimit-Remaining"] == "0"
-    assert dict(denial.headers)["X-RateLimit-Reset"] == "1042"
+    assert dict(denial.headers)["X-RateLimit-Reset"] == "1043"
     assert dict(denial.headers)["RateLimit"] == '"account";r=0;t=42'
     assert dict(denial.headers)["RateLimit-Policy"].count("q=") == 3
 

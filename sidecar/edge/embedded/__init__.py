@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.edge.embedded.admission import LocalAdmission
+from sidecar.edge.embedded.claim import sole_server
 from sidecar.edge.embedded.copies import Copies
 from sidecar.edge.embedded.database import Database
 from sidecar.edge.embedded.keys import SqliteKeys
@@ -12,7 +13,7 @@ from sidecar.edge.embedded.limits import MemoryLimits
 from sidecar.edge.embedded.revocations import SqliteRevocations
 from sidecar.edge.embedded.usage import UsageCounts
 
-__all__ = ["EmbeddedStore", "MemoryLimits"]
+__all__ = ["EmbeddedStore", "MemoryLimits", "sole_server"]
 
 
 class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
@@ -42,6 +43,8 @@ class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
 
     async def ping(self) -> None:
         """See `ports.Store`."""
+        if self._usage.problem is not None:
+            raise self._usage.problem
         self._copies.refresh()
 
     async def aclose(self) -> None:

@@ -41,6 +41,9 @@ class Database:
             with translated():
                 writer = await asyncio.get_running_loop().run_in_executor(thread, open_writer, path, busy_timeout_s)
                 return cls(open_reader(path), writer, thread)
+        except StoreUnavailable as problem:
+            thread.shutdown(wait=False)
+            raise StoreUnavailable("store_unavailable", detail=f"{path}: {problem.detail}") from problem
         except BaseException:
             thread.shutdown(wait=False)
             raise

@@ -24,7 +24,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """A request on its way through the server."""
 
-    __slots__ = ("_body_taken", "facts", "progress", "request", "started", "upstream_s")
+    __slots__ = ("_body_taken", "ended_by", "facts", "progress", "request", "started", "upstream_s")
 
     def __init__(self, request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> None:
         self.request = request
@@ -32,6 +32,8 @@ class Exchange:
         self.progress = Progress()
         self.started = time.perf_counter()
         self.upstream_s: float | None = None
+        self.ended_by: str | None = None
+        """Why we ended a stream that would have gone on."""
         self._body_taken = False
 
     async def body(self, max_body_bytes: int, timeout_s: float) -> bytes:
@@ -83,6 +85,12 @@ class Exchange:
             return progress.message_id, "request" if progress.message_id is not None else "other"
         message_id, is_request = jsonrpc.glance(await self._glance())
         return message_id, "request" if is_request else "other"
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the answer may go on for ever: GET, and `subscriptions/listen` since 2026-07-28."""
+        action = self.progress.action
+        return action is not None and (action.kind == "stream" or action.method == "subscriptions/listen")
 
     @property
     def unread(self) -> bool:

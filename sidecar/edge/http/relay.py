@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 from multidict import CIMultiDict
 
+from sidecar.denials import BadGateway
 from sidecar.model import Permit
 from sidecar.policy import answers
 from sidecar.ports import UpstreamAnswer
@@ -26,34 +27,35 @@ def head(answer: UpstreamAnswer, permit: Permit) -> CIMultiDict[str]:
     return lines
 
 
+def whole(status: int, lines: CIMultiDict[str], body: bytes) -> web.Response:
+    """Return an answer that is all here, to be sent in one write."""
+    if status in _NO_BODY:
+        lines.popall("Content-Type", None)
+    return web.Response(status=status, headers=lines, body=body)
+
+
 async def relay(
-    request: web.BaseRequest,
-    answer: UpstreamAnswer,
-    lines: CIMultiDict[str],
-    opened: Callable[[], None],
-    closed: Callable[[], None],
+    request: web.BaseRequest, answer: UpstreamAnswer, lines: CIMultiDict[str], *, ended: Callable[[], bool]
 ) -> web.StreamResponse:
-    """Send the answer on: in one write when it is all here, else piece by piece, no faster than the client reads.
+    """Send the answer on piece by piece, no faster than the client reads.
+
+    `ended` tells, when the upstream's side is closed, whether that was our own doing: then the client's side ends
+    cleanly too.
 
     Raises:
         BadGateway, GatewayTimeout: the upstream broke off; the client's answer is left unfinished.
         ConnectionError: the client has left.
     """
-    body = answer.complete()
-    if body is not None:
-        if answer.status in _NO_BODY:
-            lines.popall("Content-Type", None)
-        return web.Response(status=answer.status, headers=lines, body=body)
     length = answers.content_length(answer.headers)
     if length is not None:
         lines["Content-Length"] = length
     response = web.StreamResponse(status=answer.status, headers=lines)
-    opened()
+    await response.prepare(request)
     try:
-        await response.prepare(request)
         async for chunk in answer:
             await response.write(chunk)
-        await response.write_eof()
-    finally:
-        closed()
+    except BadGateway:
+        if not ended():
+            raise
+    await response.write_eof()
     return response

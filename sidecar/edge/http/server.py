@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from sidecar.denials import (
     AccountUnusable,
@@ -22,12 +23,12 @@ from sidecar.denials import (
 )
 from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
-from sidecar.edge.http.relay import head, relay
+from sidecar.edge.http.relay import head, relay, whole
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
 from sidecar.management import ManagementApi
 from sidecar.model import Permit, Route
 from sidecar.policy.addresses import IpNetwork
-from sidecar.ports import Observer, Upstream
+from sidecar.ports import Observer, Upstream, UpstreamAnswer
 
 IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
 _ROUTE_METHODS: Final = ("GET", "POST", "DELETE")
@@ -38,6 +39,7 @@ _AUTH_FAILURES: Final = (InvalidToken, InvalidApiKey, AccountUnusable)
 FORWARDED: Final = "forwarded"
 ANSWERED: Final = "answered"
 CLIENT_CLOSED: Final = "client_closed"
+SHUTDOWN: Final = "shutdown"
 
 
 class PublicServer:
@@ -67,6 +69,15 @@ class PublicServer:
         self._stream_idle_timeout_s = stream_idle_timeout_s
         self._trusted_proxies = trusted_proxies
         self._body_timeout_s = body_timeout_s
+        self._streams: dict[Exchange, UpstreamAnswer] = {}
+        self._stopping = False
+
+    def end_streams(self) -> None:
+        """End, cleanly, the answers that would go on for ever; the others are left to end by themselves."""
+        self._stopping = True
+        for exchange, answer in self._streams.items():
+            exchange.ended_by = SHUTDOWN
+            answer.close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -93,7 +104,7 @@ class PublicServer:
             denial, outcome = refused, refused.error_type.lower()
             response = await self._refuse(exchange, label, route, denial)
         except (ConnectionError, asyncio.CancelledError):
-            outcome = CLIENT_CLOSED
+            outcome = SHUTDOWN if self._stopping else CLIENT_CLOSED
             raise
         except Exception as fault:
             denial = InternalError("internal_error", detail=_trace(fault))
@@ -124,15 +135,24 @@ class PublicServer:
             exchange.upstream_s = time.perf_counter() - sent
             lines = head(answer, permit)
             self._mark(exchange, lines)
-            return await relay(
-                exchange.request,
-                answer,
-                lines,
-                opened=lambda: self._observer.stream_opened(route.path),
-                closed=lambda: self._observer.stream_closed(route.path),
-            )
+            body = answer.complete()
+            if body is not None:
+                return whole(answer.status, lines, body)
+            return await self._stream(exchange, route, answer, lines)
         finally:
             answer.close()
+
+    async def _stream(
+        self, exchange: Exchange, route: Route, answer: UpstreamAnswer, lines: CIMultiDict[str]
+    ) -> web.StreamResponse:
+        if exchange.is_endless:
+            self._streams[exchange] = answer
+        self._observer.stream_opened(route.path)
+        try:
+            return await relay(exchange.request, answer, lines, ended=lambda: exchange.ended_by is not None)
+        finally:
+            self._observer.stream_closed(route.path)
+            self._streams.pop(exchange, None)
 
     async def _manage(self, exchange: Exchange) -> web.StreamResponse:
         facts = exchange.facts
@@ -210,7 +230,7 @@ class PublicServer:
             "method": (action.method if action is not None else "") or facts.method,
             "tool": None if action is None else action.tool,
             "outcome": outcome,
-            "reason": None if denial is None else denial.reason,
+            "reason": exchange.ended_by if denial is None else denial.reason,
             "status": None if response is None else response.status,
             "duration_ms": round(seconds * 1000, 3),
             "upstream_ms": None if exchange.upstream_s is None else round(exchange.upstream_s * 1000, 3),

@@ -55,13 +55,15 @@ class FetchedKeys:
     async def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         if not keysets.is_known(self._keys, kid, algorithm):
             await self._fetch_for_unknown()
-        if not self._keys:
+        found = keysets.find(self._keys, kid, algorithm)
+        if found is None and (not self._keys or (self._failures and not keysets.is_known(self._keys, kid, algorithm))):
+            # The key may be a new one that could not be fetched: that is not the token's fault.
             raise IssuerUnavailable(
                 "issuer_unavailable",
-                detail=f"no key set of {self._issuer} yet",
+                detail=f"the key set of {self._issuer} can't be fetched",
                 retry_after_s=math.ceil(min(max(self.due_at - self._clock(), 1.0), _MAX_BACKOFF_S)),
             )
-        return keysets.find(self._keys, kid, algorithm)
+        return found
 
     def status(self) -> Status:
         if not self._keys:

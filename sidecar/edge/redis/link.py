@@ -18,6 +18,8 @@ from sidecar.policy.windows import US_PER_S
 
 MAX_TRIPS: Final = 4
 """Trips under way at once, each on a connection of its own; what comes meanwhile waits and shares the next one."""
+PAUSE_S: Final = 0.25
+"""After a trip that failed, calls fail at once for so long: who waits for a store that is away waits once, not each."""
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
 
@@ -61,6 +63,8 @@ class Link:
         self._trips: set[asyncio.Task[None]] = set()
         self._boarding = False
         self._closed = False
+        self._problem: Exception | None = None
+        self._paused_until = 0.0
 
     def call(self, *arguments: Argument, script: Script | None = None) -> asyncio.Future[Any]:
         """Send one command with what else is sent in this tick. A caller that gives up disturbs nobody.
@@ -71,6 +75,9 @@ class Link:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._closed:
             settle(future, ConnectionError("the store is closed"))
+            return future
+        if self._problem is not None and asyncio.get_running_loop().time() < self._paused_until:
+            settle(future, self._problem)
             return future
         self._waiting.append(Call(pack(arguments), future, script))
         self._board()
@@ -104,14 +111,20 @@ class Link:
         calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
         self._board()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                replies = await self._exchange(calls)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    replies = await self._exchange(calls)
+            except TimeoutError as error:
+                raise TimeoutError(f"no answer within {self._timeout_s:g} s") from error
         except BaseException as error:
             for call in calls:
                 settle(call.future, error)
             if not isinstance(error, RedisError | OSError | TimeoutError):
                 raise
+            self._problem = error
+            self._paused_until = asyncio.get_running_loop().time() + PAUSE_S
         else:
+            self._problem = None
             for call, reply in zip(calls, replies, strict=True):
                 settle(call.future, reply)
 
