@@ -124,7 +124,7 @@ class Sidecar:
             await self._parts.aclose()
             raise
         self._phase = "serving"
-        await self._store_answers()  # a store that is away or misconfigured is told of now, not at the first request
+        await self._look_at_store()
         admin = {"admin": self.admin_url} if self.admin_url else {}
         self.telemetry.event("started", public=self.public_url_bound, **admin)
 
@@ -152,6 +152,12 @@ class Sidecar:
         elif not (store_up and upstream_up and all(state == "ok" for state in issuers.values())):
             status = "degraded"
         return Readiness(status, checks)
+
+    async def _look_at_store(self) -> None:
+        """Tell of a store that is away or set up dangerously now, not at the first request."""
+        if await self._store_answers():
+            for warning in await self._store.warnings():
+                self.telemetry.event("store_warning", level="warning", problem=warning)
 
     async def _store_answers(self) -> bool:
         try:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 from asyncio import Future, ensure_future, shield
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedDict
 from sidecar.denials import InvalidApiKey, InvalidToken, StoreUnavailable
 from sidecar.model import ApiKey, BearerToken, KeyRecord, Limit, PresentedKey, Principal, RequestFacts
 from sidecar.policy import apikeys, quotas, tokens
 from sidecar.policy.tokens import IssuerPolicy
-from sidecar.ports import FailureCounter, SecretHasher, Store, VerificationKeys
+from sidecar.ports import FailureCounter, RevocationStore, SecretHasher, Store, VerificationKeys
 
 _REMEMBERED: Final = 10_000
 _REMEMBER_SECRET_S: Final = 600
+_MEET_AGAIN_S: Final = 60.0
+
+
+class _Verified(NamedTuple):
+    principal: Principal
+    policy: IssuerPolicy
+    generation: int
+    meet_again_at: float
 
 
 class FailedAttempts:
@@ -26,39 +37,64 @@ class FailedAttempts:
         self._counter = counter
         self._limit = limit
         self._clock = clock
+        self._checking: Counter[str] = Counter()
 
-    async def require_room(self, client: str) -> None:
-        """Raise RateLimited when this address has used up its failures."""
+    @contextlib.asynccontextmanager
+    async def room(self, client: str) -> AsyncIterator[None]:
+        """Hold room for one failure while a costly check runs; raise RateLimited when there is none left.
+
+        Checks under way count as failures: else all that start before the first one fails would get through.
+        """
         quota = await self._counter.peek(client, self._limit)
-        if quota.retry_s > 0:
-            raise quotas.refusal((quota,), self._clock())
+        if quota.retry_s > 0 or self._checking[client] >= quota.remaining:
+            refused = quota if quota.retry_s > 0 else replace(quota, remaining=0, retry_s=1.0)
+            raise quotas.refusal((refused,), self._clock())
+        self._checking[client] += 1
+        try:
+            yield
+        finally:
+            self._checking[client] -= 1
+            if not self._checking[client]:
+                del self._checking[client]
 
     async def count(self, client: str) -> None:
-        """Count one failure; raise RateLimited when there was no room for it."""
-        quota = await self._counter.record(client, self._limit)
+        """Count one failure; raise RateLimited when there was no room. While the store is away none is counted."""
+        try:
+            quota = await self._counter.record(client, self._limit)
+        except StoreUnavailable:
+            return
         if quota.retry_s > 0:
             raise quotas.refusal((quota,), self._clock())
+
+
+def _digest(credential: BearerToken) -> bytes:
+    return hashlib.sha256(credential.token.encode("latin-1", "replace")).digest()
 
 
 class JwtAuthenticator:
     """Bearer tokens of the configured issuers.
 
     Verified tokens are remembered under a digest of the whole token until they expire or the issuer's key set
-    changes; at most 10 000 of them, the oldest forgotten first.
+    changes; at most 10 000 of them, the oldest forgotten first, and as many that were revoked. The store is told of
+    each again after a minute, in case it has lost what it knew.
     """
 
     def __init__(
         self,
         issuers: Mapping[str, IssuerPolicy],
         keys: VerificationKeys,
-        revocations: Store,
+        revocations: RevocationStore,
         clock: Callable[[], float],
+        *,
+        require_store: bool,
     ) -> None:
         self._issuers = issuers
         self._keys = keys
         self._revocations = revocations
         self._clock = clock
-        self._remembered: BoundedDict[bytes, tuple[Principal, IssuerPolicy, int]] = BoundedDict(_REMEMBERED)
+        self._require_store = require_store
+        self._remembered: BoundedDict[bytes, _Verified] = BoundedDict(_REMEMBERED)
+        self._revoked: BoundedDict[bytes, None] = BoundedDict(_REMEMBERED)
 
     async def authenticate(self, credential: BearerToken, facts: RequestFacts) -> Principal:
         """Return the token's principal.
@@ -67,15 +103,23 @@ class JwtAuthenticator:
             InvalidToken, AccountUnusable: the token proves nothing, or nobody we could name.
             IssuerUnavailable: its issuer's keys were never loaded.
         """
-        digest = hashlib.sha256(credential.token.encode("latin-1", "replace")).digest()
-        remembered = self._remembered.get(digest)
-        if remembered is not None:
-            principal, policy, generation = remembered
-            if generation == self._keys.generation(policy.issuer):
-                if self._clock() >= principal.expires_at + policy.leeway_s:
-                    raise InvalidToken("token_expired")
-                return principal
+        digest = _digest(credential)
+        if digest in self._revoked:
+            raise InvalidToken("token_revoked")
+        known = self._remembered.get(digest)
+        if known is not None and known.generation == self._keys.generation(known.policy.issuer):
+            now = self._clock()
+            if now >= known.principal.expires_at:
+                raise InvalidToken("token_expired")
+            if now < known.meet_again_at:
+                return known.principal
         return await self._verify(credential, digest)
+
+    def revoked(self, credential: BearerToken) -> None:
+        """Remember that the store refused this token: it is not looked at again."""
+        digest = _digest(credential)
+        self._remembered.pop(digest, None)
+        self._revoked[digest] = None
 
     async def _verify(self, credential: BearerToken, digest: bytes) -> Principal:
         unverified = tokens.peek(credential.token)
@@ -88,22 +132,25 @@ class JwtAuthenticator:
         if key is None:
             raise InvalidToken("token_key", detail="no such key in the issuer's key set")
         generation = self._keys.generation(policy.issuer)
-        principal = tokens.verify(unverified, policy, key, self._clock())
+        now = self._clock()
+        principal = tokens.verify(unverified, policy, key, now)
         if await self._is_met(principal):
-            self._remembered[digest] = (principal, policy, generation)
+            self._remembered[digest] = _Verified(principal, policy, generation, now + _MEET_AGAIN_S)
         return principal
 
     async def _is_met(self, principal: Principal) -> bool:
         """Tell the store of a token seen for the first time, so that its revocation reaches us; refuse a revoked one.
 
-        The signature has proved the token. While the store is away its revocation can't be asked about: whether such
-        requests go on is `limits.on_store_failure`'s to say, in the gateway. Not remembered, it is met again.
+        The signature has proved the token. While the store is away its revocation can't be asked about: then it
+        passes, this once, unless `limits.on_store_failure` is `deny`.
         """
         if principal.token_id is None:
             return True
         try:
             good = await self._revocations.meet(principal.token_id, principal.account, principal.expires_at)
         except StoreUnavailable:
+            if self._require_store:
+                raise
             return False
         if not good:
             raise InvalidToken("token_revoked")
@@ -147,21 +194,25 @@ class ApiKeyAuthenticator:
         key = apikeys.parse(credential.text)
         record = self._records.get(key.id)
         if record is None:
-            await self._failures.require_room(facts.client)
-            record = await self._load(key.id)
+            async with self._failures.room(facts.client):
+                record = await self._load(key.id)
         digest = self._digest(key, record)
         if self._matched.get(digest, 0.0) <= self._clock():
-            await self._failures.require_room(facts.client)
-            if not await self._matches(key, record, digest):
-                raise InvalidApiKey("key_secret")
+            async with self._failures.room(facts.client):
+                if not await self._matches(key, record, digest):
+                    raise InvalidApiKey("key_secret")
         return self.judge(record)
+
+    def revoked(self, credential: PresentedKey) -> None:
+        """Forget the record: the store knows a newer one."""
+        self._records.pop(apikeys.parse(credential.text).id, None)
 
     def judge(self, record: KeyRecord | None) -> Principal:
         """Return the principal of a record as it is now, or raise InvalidApiKey."""
         if record is None:
             raise InvalidApiKey("key_unknown")
+        self._records[record.id] = record  # also one that is refused below, so that it is refused before a body is read
         apikeys.judge(record, self._clock())
-        self._records[record.id] = record
         return apikeys.principal(record)
 
     async def _load(self, key_id: str) -> KeyRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -18,13 +19,17 @@ _MODERN_VERSION: Final = "2026-07-28"
 _LEGACY_VERSION: Final = "2025-11-25"
 _CLIENT: Final = {"name": "mcp-sidecar", "version": "1"}
 _MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
-_MAX_PAGES: Final = 1_000
+_MAX_TOTAL_BYTES: Final = 32 * 1024 * 1024
+_MAX_TOOLS: Final = 10_000
+_SESSION_ID: Final = re.compile(rb"[!-~]{1,1024}")
+_VERSION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _IDLE_S: Final = 30.0
 _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 10.0
 """While nothing is known, calls are refused: an upstream that is back must not wait long for this."""
 _JSON: Final = ((b"Content-Type", b"application/json"), (b"Accept", b"application/json, text/event-stream"))
 
+Classes = dict[str, ToolClass | None]
 Sign = Callable[[str, Headers, bytes | None], tuple[str, Headers]]
 """Method, header lines and body in; target and signed header lines out."""
 
@@ -46,8 +51,9 @@ class Catalogue:
         self._refresh_s = refresh_s
         self._report = report
         self._sleep = sleep
-        self._classes: Mapping[str, ToolClass | None] | None = None
+        self._classes: Classes | None = None
         self._task: asyncio.Task[None] | None = None
+        self._received_bytes = 0
         self.failing = False
         """Whether the last fetch failed."""
 
@@ -74,19 +80,18 @@ class Catalogue:
         Raises:
             Denial: the upstream could not be reached, or its answers make no list.
         """
-        tools = await self._modern_tools()
-        if tools is None:
-            tools = await self._legacy_tools()
-        self._classes = {tool["name"]: class_of_annotations(tool.get("annotations")) for tool in tools}
+        classes = await self._modern_tools()
+        self._classes = await self._legacy_tools() if classes is None else classes
 
     async def _keep_fresh(self) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
             try:
                 await self.refresh()
-            except Denial as denial:
+            except Exception as fault:  # whatever the upstream did to us, it may do better next time
                 self.failing = True
-                self._report(None, f"{denial.reason}: {denial.detail or denial.message}")
+                why = f"{fault.reason}: {fault.detail or fault.message}" if isinstance(fault, Denial) else repr(fault)
+                self._report(None, why)
                 await self._sleep(min(retry_s, _LONGEST_RETRY_S, self._refresh_s))
                 retry_s *= 2
             else:
@@ -95,7 +100,7 @@ class Catalogue:
                 retry_s = _FIRST_RETRY_S
                 await self._sleep(self._refresh_s)
 
-    async def _modern_tools(self) -> list[dict[str, Any]] | None:
+    async def _modern_tools(self) -> Classes | None:
         """Return the tools of an upstream that speaks 2026-07-28, or None when it does not."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": _MODERN_VERSION,
@@ -112,40 +117,50 @@ class Catalogue:
             return None
         return await self._pages(reply, {"_meta": meta}, lines)
 
-    async def _legacy_tools(self) -> list[dict[str, Any]]:
+    async def _legacy_tools(self) -> Classes:
         hello = {"protocolVersion": _LEGACY_VERSION, "capabilities": {}, "clientInfo": _CLIENT}
         status, headers, reply = await self._call("initialize", hello, _JSON)
         result = reply.get("result")
         if status != 200 or not isinstance(result, dict):
             hint = "; it may want catalogue.account to be set" if status in (401, 403) else ""
             raise BadGateway("catalogue_refused", detail=f"initialize was answered with HTTP {status}{hint}")
-        version = str(result.get("protocolVersion", _LEGACY_VERSION))
+        version = result.get("protocolVersion")
         session = next((value for name, value in headers if name.lower() == b"mcp-session-id"), None)
-        lines: Headers = (*_JSON, (b"MCP-Protocol-Version", version.encode("ascii", "replace")))
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise BadGateway("catalogue_malformed", detail="initialize was answered without a protocol version")
+        if session is not None and not _SESSION_ID.fullmatch(session):
+            raise BadGateway("catalogue_malformed", detail="initialize was answered with an impossible session id")
+        lines: Headers = (*_JSON, (b"MCP-Protocol-Version", version.encode()))
         if session is not None:
             lines = (*lines, (b"Mcp-Session-Id", session))
         try:
             await self._notify("notifications/initialized", lines)
             status, _, reply = await self._call("tools/list", {}, lines)
             if _is_no_such_method(reply):
-                return []
+                return {}
             return await self._pages(reply, {}, lines)
         finally:
             if session is not None:
                 await self._end_session(lines)
 
-    async def _pages(self, reply: dict[str, Any], params: dict[str, Any], lines: Headers) -> list[dict[str, Any]]:
-        tools: list[dict[str, Any]] = []
-        for _ in range(_MAX_PAGES):
+    async def _pages(self, reply: dict[str, Any], params: dict[str, Any], lines: Headers) -> Classes:
+        classes: Classes = {}
+        cursors: set[str] = set()
+        self._received_bytes = 0
+        while True:
             page = _tools_in(reply)
             if page is None or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in page):
                 raise BadGateway("catalogue_malformed", detail="tools/list was not answered with a list of tools")
-            tools += page
+            classes |= {tool["name"]: class_of_annotations(tool.get("annotations")) for tool in page}
             cursor = reply["result"].get("nextCursor")
             if cursor is None:
-                return tools
+                return classes
+            if not isinstance(cursor, str) or cursor in cursors:
+                raise BadGateway("catalogue_malformed", detail="tools/list does not come to an end")
+            if len(classes) > _MAX_TOOLS or self._received_bytes > _MAX_TOTAL_BYTES:
+                raise BadGateway("catalogue_too_large", detail=f"over {_MAX_TOOLS} tools or {_MAX_TOTAL_BYTES} bytes")
+            cursors.add(cursor)
             _, _, reply = await self._call("tools/list", {**params, "cursor": cursor}, lines)
-        raise BadGateway("catalogue_malformed", detail=f"tools/list has more than {_MAX_PAGES} pages")
 
     async def _call(self, method: str, params: dict[str, Any], lines: Headers) -> tuple[int, Headers, dict[str, Any]]:
         body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
@@ -154,7 +169,8 @@ class Catalogue:
             content = await answer.read(_MAX_ANSWER_BYTES)
         finally:
             answer.close()
-        return answer.status, answer.headers, _reply_in(content)
+        self._received_bytes += len(content)
+        return answer.status, answer.headers, await asyncio.to_thread(_reply_in, content)
 
     async def _notify(self, method: str, lines: Headers) -> None:
         answer = await self._send("POST", lines, orjson.dumps({"jsonrpc": "2.0", "method": method}))

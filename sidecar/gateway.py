@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
 from sidecar.denials import Denial, InvalidApiKey, InvalidToken, RateLimited, StoreUnavailable
 from sidecar.model import (
     Action,
     Admission,
+    Credential,
     CredentialKind,
     Headers,
     Permit,
@@ -29,9 +31,21 @@ from sidecar.ports import AdmissionStore, Authenticator, ToolCatalogue
 
 MANAGEMENT_PATH: Final = "/api/api-keys"
 _PARSE_IN_THREAD_BYTES: Final = 65_536
+_LARGE_BODIES: Final = 2
 _ATTEMPTS: Final = 3
 
+A = TypeVar("A")
 ReadBody = Callable[[], Awaitable[bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementPermit(Generic[A]):
+    """Yes to a call of the key management: what to do, as of when, and the rate headers of the answer."""
+
+    act: A
+    asked_at: float
+    """Unix seconds, before the store vouched for the caller: what is made then ends with a later revocation."""
+    answer_headers: AnswerHeaders
 
 
 class Gateway:
@@ -67,6 +81,7 @@ class Gateway:
         self._pass_headers = pass_headers
         self._clock = clock
         self._nonce = nonce
+        self._large_bodies = asyncio.Semaphore(_LARGE_BODIES)
 
     async def check(self, route: Route, facts: RequestFacts, read_body: ReadBody, progress: Progress) -> Permit:
         """Return the permit for a proxied request.
@@ -76,7 +91,7 @@ class Gateway:
         Raises:
             Denial: the first reason against it.
         """
-        principal = await self._identify(route.credentials, facts, progress)
+        credential, principal = await self._identify(route.credentials, facts, progress)
         try:
             body = await read_body()
             action = await self._action(facts, body, progress)
@@ -85,7 +100,7 @@ class Gateway:
             lines = headers.to_upstream(facts, self._pass_headers)
             principal, verdict = await self._admit(principal, action, tool_class, route.path, progress)
         except Denial as denial:
-            await self._count_refusal(principal, denial)
+            await self._note(denial, credential, principal, facts)
             raise
         return Permit(
             facts.method,
@@ -95,16 +110,34 @@ class Gateway:
             quotas.answer_headers(verdict.quotas, verdict.now),
         )
 
-    async def check_management(self, facts: RequestFacts, progress: Progress) -> tuple[Principal, AnswerHeaders]:
-        """Return who calls the key management, and the rate headers of the answer; API keys can't."""
-        principal = await self._identify(("jwt",), facts, progress)
-        progress.action = action = Action("manage")
-        principal, verdict = await self._admit(principal, action, None, MANAGEMENT_PATH, progress)
-        return principal, quotas.answer_headers(verdict.quotas, verdict.now)
+    async def check_management(
+        self,
+        facts: RequestFacts,
+        read_body: ReadBody,
+        understand: Callable[[Principal, bytes], A],
+        progress: Progress,
+    ) -> ManagementPermit[A]:
+        """Return what a caller of the key management may do, as `understand` makes it of the body; API keys can't.
+
+        The body is read before the store is asked: what is then done was asked for by a token that was good after it.
+
+        Raises:
+            Denial: the first reason against it.
+        """
+        credential, principal = await self._identify(("jwt",), facts, progress)
+        progress.action = action = Action("manage", facts.method)
+        try:
+            act = understand(principal, await read_body() or b"")
+            asked_at = self._clock()
+            principal, verdict = await self._admit(principal, action, None, MANAGEMENT_PATH, progress)
+        except Denial as denial:
+            await self._note(denial, credential, principal, facts)
+            raise
+        return ManagementPermit(act, asked_at, quotas.answer_headers(verdict.quotas, verdict.now))
 
     async def _identify(
         self, accepts: tuple[CredentialKind, ...], facts: RequestFacts, progress: Progress
-    ) -> Principal:
+    ) -> tuple[Credential, Principal]:
         credential = credentials.extract(facts, accepts)
         try:
             principal = await self._authenticators[type(credential)].authenticate(credential, facts)
@@ -112,19 +145,25 @@ class Gateway:
             await self._failures.count(facts.client)
             raise
         progress.principal = principal
-        return principal
+        return credential, principal
 
     async def _action(self, facts: RequestFacts, body: bytes | None, progress: Progress) -> Action:
         if body is None:
             action = Action("stream" if facts.method == "GET" else "end_session")
         else:
-            large = len(body) > _PARSE_IN_THREAD_BYTES
-            document = await asyncio.to_thread(jsonrpc.parse, body) if large else jsonrpc.parse(body)
-            progress.message_id = jsonrpc.id_of(document)
+            document = await self._parse(body)
+            progress.message_id, progress.message_kind = jsonrpc.id_of(document), jsonrpc.kind_of(document)
             action = jsonrpc.action(document, facts.era)
             jsonrpc.require_agreement(facts, action)
         progress.action = action
         return action
+
+    async def _parse(self, body: bytes) -> dict[str, Any]:
+        """Read the message: a large one off the event loop, and few at a time, for the memory that it takes."""
+        if len(body) <= _PARSE_IN_THREAD_BYTES:
+            return jsonrpc.parse(body)
+        async with self._large_bodies:
+            return await asyncio.to_thread(jsonrpc.parse, body)
 
     def _class_of(self, action: Action) -> ToolClass | None:
         if action.tool is None:
@@ -165,7 +204,11 @@ class Gateway:
             raise quotas.refusal(verdict.quotas, verdict.now)
         return principal, verdict
 
-    async def _count_refusal(self, principal: Principal, denial: Denial) -> None:
+    async def _note(self, denial: Denial, credential: Credential, principal: Principal, facts: RequestFacts) -> None:
+        """Take note of a refusal after authentication: a credential that the store refused has failed too."""
+        if isinstance(denial, InvalidToken | InvalidApiKey):
+            self._authenticators[type(credential)].revoked(credential)
+            await self._failures.count(facts.client)
         counted_by_the_store = isinstance(denial, RateLimited)
         if principal.key is not None and not counted_by_the_store:
             await self._admissions.count_refusal(principal.account, principal.key.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from sidecar.denials import Conflict, InvalidRequest, NotFound
@@ -18,6 +18,15 @@ _DAY_S: Final = 86_400
 _ATTEMPTS: Final = 8
 """How often a change is tried again when others change the same key meanwhile."""
 _ONLY_ACTIVE: Final = "Only an active key can be rotated"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlan:
+    """A key that may be made: what it is called, may do, and how long it lives."""
+
+    name: str
+    scopes: tuple[str, ...]
+    lifetime_s: float
 
 
 class KeyringStore(KeyStore, RevocationStore, Protocol):
@@ -68,35 +77,59 @@ class Keyring:
         origin: Origin,
         granted: tuple[str, ...] | None,
     ) -> tuple[KeyRecord, ApiKey]:
-        """Make a key. The `ApiKey` is the only place where its secret will ever be.
+        """Make a key: `plan` and `make` in one."""
+        plan = self.plan(name, scopes=scopes, expires_in_days=expires_in_days, granted=granted)
+        return await self.make(account, plan, created_by=created_by, origin=origin)
+
+    def plan(
+        self,
+        name: str,
+        *,
+        scopes: Sequence[str] | None = None,
+        expires_in_days: int | None = None,
+        granted: tuple[str, ...] | None,
+    ) -> KeyPlan:
+        """Read what is asked for, with the defaults for what is not said, before anything is done.
 
         Raises:
             InvalidRequest: naming the field that is wrong.
             InsufficientScope: for scopes beyond `granted`.
-            Conflict: when the account has as many active keys as it may have.
-            Overloaded: when too many secrets wait to be hashed.
         """
-        # Before the hash, which may wait: a key asked for before its account was revoked must count as older than that.
-        now = self._clock()
-        _require_usable(account)
         name = key_requests.read_name(name)
         asked = key_requests.read_scopes(self._default_scopes if scopes is None else scopes)
         days = key_requests.read_expiry_days(self._default_expiry_days if expires_in_days is None else expires_in_days)
         if granted is not None:
             key_requests.require_granted(asked, granted)
+        return KeyPlan(name, asked, float(days * _DAY_S))
+
+    async def make(
+        self, account: str, plan: KeyPlan, *, created_by: str, origin: Origin, asked_at: float | None = None
+    ) -> tuple[KeyRecord, ApiKey]:
+        """Make a planned key. The `ApiKey` is the only place where its secret will ever be.
+
+        `asked_at` (Unix seconds; None is now) is when the key counts as made.
+
+        Raises:
+            InvalidRequest: for an impossible account.
+            Conflict: when the account has as many active keys as it may have.
+            Overloaded: when too many secrets wait to be hashed.
+        """
+        # Not the time after the hash, which may wait: a key asked for before its account was revoked counts as older.
+        now = self._clock() if asked_at is None else asked_at
+        _require_usable(account)
         key = apikeys.mint(self._entropy(apikeys.ENTROPY_BYTES))
         record = KeyRecord(
             id=key.id,
             account=account,
-            name=name,
+            name=plan.name,
             prefix=apikeys.prefix(key),
-            scopes=asked,
+            scopes=plan.scopes,
             secret_hash=await self._hasher.hash(key.secret),
             created_at=now,
             created_by=created_by,
             origin=origin,
-            lifetime_s=float(days * _DAY_S),
-            expires_at=now + days * _DAY_S,
+            lifetime_s=plan.lifetime_s,
+            expires_at=now + plan.lifetime_s,
         )
         if not await self._store.add(record, max_active=self._max_per_account, now=now):
             raise Conflict(
@@ -148,8 +181,11 @@ class Keyring:
         created_by: str,
         origin: Origin,
         granted: tuple[str, ...] | None,
+        asked_at: float | None = None,
     ) -> tuple[KeyRecord, ApiKey]:
         """Give an active key a successor with its name, scopes and lifetime; the old one ends after `grace_s` seconds.
+
+        One that the old key had replaced itself ends now: there are never more than two of a line.
 
         Raises:
             InvalidRequest: for an impossible `grace_s`.
@@ -158,7 +194,7 @@ class Keyring:
             Conflict: when the key is not active, or has a successor already.
             Overloaded: when too many secrets wait to be hashed.
         """
-        now = self._clock()
+        now = self._clock() if asked_at is None else asked_at
         grace = key_requests.read_grace_s(self._rotation_grace_s if grace_s is None else grace_s)
         old = (await self.get(account, key_id)).record
         _require_rotatable(old, now)
@@ -176,6 +212,8 @@ class Keyring:
             return replace(record, expires_at=ends, replaced_by=key.id, version=record.version + 1), successor
 
         await self._change(account, key_id, change)
+        if old.replaces is not None:
+            await self.revoke(account, old.replaces)
         return successor, key
 
     async def usage(self, account: str, key_id: str) -> Usage:
@@ -251,5 +289,6 @@ def _successor(old: KeyRecord, key: ApiKey, secret_hash: str, now: float, create
         # A key that came over REST stays one, so that no rotation frees it from what its origin asks for.
         origin=old.origin if origin == "cli" else "rest",
         expires_at=now + old.lifetime_s,
+        replaces=old.id,
         version=1,
     )

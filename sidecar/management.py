@@ -16,7 +16,7 @@ from sidecar.denials import InvalidRequest, MethodNotAllowed, NotFound
 from sidecar.keyring import Keyring
 from sidecar.model import Principal, RequestFacts
 from sidecar.policy import apikeys, strictjson
-from sidecar.policy.key_requests import DEFAULT_PAGE, require_manager
+from sidecar.policy.key_requests import DEFAULT_PAGE, read_cursor, read_grace_s, read_page_size, require_manager
 
 COLLECTION: Final = "/api/api-keys"
 
@@ -41,7 +41,9 @@ class _Call:
     body: bytes = field(repr=False)
 
 
-_Resource: TypeAlias = Mapping[str, Callable[[_Call], Awaitable[RestAnswer]]]
+Act: TypeAlias = Callable[[float], Awaitable[RestAnswer]]
+"""What was asked for, understood and permitted, to be done as of a moment (Unix seconds)."""
+_Resource: TypeAlias = Mapping[str, Callable[[_Call], Act]]
 """What each method means at one path."""
 
 
@@ -69,11 +71,12 @@ class ManagementApi:
         found = self._find(path)
         return None if found is None else tuple(found[0])
 
-    async def handle(self, principal: Principal, facts: RequestFacts, body: bytes) -> RestAnswer:
-        """Carry out one call.
+    def read(self, principal: Principal, facts: RequestFacts, body: bytes) -> Act:
+        """Understand one call, and whether this caller may make it, before anything is counted or done.
 
         Raises:
-            Denial: 400 naming what is wrong, 403, 404, 405, 409, or what the keyring's parts raise.
+            Denial: 400 naming what is wrong, 403, 404 and 405. The act itself may raise 404 and 409, and what the
+                keyring's parts raise.
         """
         found = self._find(facts.path)
         if found is None:
@@ -82,7 +85,7 @@ class ManagementApi:
         if facts.method not in resource:
             raise MethodNotAllowed("method_unknown", headers=(("Allow", ", ".join(resource)),))
         require_manager(principal, self._scope, self._client_ids)
-        return await resource[facts.method](_Call(principal, key_id, _read_query(facts.query), body))
+        return resource[facts.method](_Call(principal, key_id, _read_query(facts.query), body))
 
     def _find(self, path: str) -> tuple[_Resource, str] | None:
         if path == COLLECTION:
@@ -90,54 +93,84 @@ class ManagementApi:
         item = _ITEM.fullmatch(path)
         return None if item is None else (self._resources["/{id}" + (item["act"] or "")], item["key_id"])
 
-    async def _list(self, call: _Call) -> RestAnswer:
+    def _list(self, call: _Call) -> Act:
         _require_known(call.query, ("limit", "cursor"))
-        limit = _read_number(call.query["limit"]) if "limit" in call.query else DEFAULT_PAGE
-        keys, following = await self._keyring.page(call.principal.account, limit, call.query.get("cursor"))
-        now = self._keyring.now
-        return RestAnswer(200, {"keys": [apikeys.describe(key, now) for key in keys], "nextCursor": following})
+        limit = read_page_size(_read_number(call.query["limit"]) if "limit" in call.query else DEFAULT_PAGE)
+        cursor = call.query.get("cursor")
+        if cursor is not None:
+            read_cursor(cursor)
 
-    async def _create(self, call: _Call) -> RestAnswer:
+        async def act(_: float) -> RestAnswer:
+            keys, following = await self._keyring.page(call.principal.account, limit, cursor)
+            now = self._keyring.now
+            return RestAnswer(200, {"keys": [apikeys.describe(key, now) for key in keys], "nextCursor": following})
+
+        return act
+
+    def _create(self, call: _Call) -> Act:
         _require_known(call.query, ())
         asked = _read_members(call.body, ("name", "scopes", "expiresInDays"))
-        record, key = await self._keyring.create(
-            call.principal.account,
+        plan = self._keyring.plan(
             asked.get("name", ""),
             scopes=asked.get("scopes"),
             expires_in_days=asked.get("expiresInDays"),
-            created_by=call.principal.subject,
-            origin="rest",
             granted=call.principal.scopes,
         )
-        return RestAnswer(201, apikeys.describe_new(record, key))
 
-    async def _show(self, call: _Call) -> RestAnswer:
-        _require_known(call.query, ())
-        stored = await self._keyring.get(call.principal.account, call.key_id)
-        return RestAnswer(200, apikeys.describe(stored, self._keyring.now))
+        async def act(asked_at: float) -> RestAnswer:
+            record, key = await self._keyring.make(
+                call.principal.account, plan, created_by=call.principal.subject, origin="rest", asked_at=asked_at
+            )
+            return RestAnswer(201, apikeys.describe_new(record, key))
 
-    async def _revoke(self, call: _Call) -> RestAnswer:
-        _require_known(call.query, ())
-        await self._keyring.revoke(call.principal.account, call.key_id)
-        return RestAnswer(204, None)
+        return act
 
-    async def _rotate(self, call: _Call) -> RestAnswer:
+    def _show(self, call: _Call) -> Act:
         _require_known(call.query, ())
-        asked = _read_members(call.body or b"{}", ("graceSeconds",))
-        record, key = await self._keyring.rotate(
-            call.principal.account,
-            call.key_id,
-            asked.get("graceSeconds"),
-            created_by=call.principal.subject,
-            origin="rest",
-            granted=call.principal.scopes,
-        )
-        return RestAnswer(201, apikeys.describe_new(record, key))
 
-    async def _usage(self, call: _Call) -> RestAnswer:
+        async def act(_: float) -> RestAnswer:
+            stored = await self._keyring.get(call.principal.account, call.key_id)
+            return RestAnswer(200, apikeys.describe(stored, self._keyring.now))
+
+        return act
+
+    def _revoke(self, call: _Call) -> Act:
         _require_known(call.query, ())
-        usage = await self._keyring.usage(call.principal.account, call.key_id)
-        return RestAnswer(200, apikeys.describe_usage(call.key_id, usage))
+
+        async def act(_: float) -> RestAnswer:
+            await self._keyring.revoke(call.principal.account, call.key_id)
+            return RestAnswer(204, None)
+
+        return act
+
+    def _rotate(self, call: _Call) -> Act:
+        _require_known(call.query, ())
+        grace_s = _read_members(call.body or b"{}", ("graceSeconds",)).get("graceSeconds")
+        if grace_s is not None:
+            read_grace_s(grace_s)
+
+        async def act(asked_at: float) -> RestAnswer:
+            record, key = await self._keyring.rotate(
+                call.principal.account,
+                call.key_id,
+                grace_s,
+                created_by=call.principal.subject,
+                origin="rest",
+                granted=call.principal.scopes,
+                asked_at=asked_at,
+            )
+            return RestAnswer(201, apikeys.describe_new(record, key))
+
+        return act
+
+    def _usage(self, call: _Call) -> Act:
+        _require_known(call.query, ())
+
+        async def act(_: float) -> RestAnswer:
+            usage = await self._keyring.usage(call.principal.account, call.key_id)
+            return RestAnswer(200, apikeys.describe_usage(call.key_id, usage))
+
+        return act
 
 
 def _read_query(query: str | None) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ CredentialKind = Literal["jwt", "api_key"]
 Era = Literal["legacy", "modern"]
 """*legacy*: MCP revisions up to 2025-11-25 (sessions). *modern*: 2026-07-28 and later (stateless)."""
 ToolClass = Literal["read", "write", "destructive"]
+MessageKind = Literal["request", "notification", "response"]
 JsonRpcId = str | int
 
 
@@ -34,7 +35,7 @@ class RequestFacts:
     """The raw target before ``?``: nothing decoded, nothing normalised."""
     query: str | None
     """The raw target after the first ``?``; None when there is no ``?``."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """By lower-case name, decoded as latin-1; lines of one name joined by ``", "`` (RFC 9110 section 5.3)."""
     repeated: frozenset[str]
     """Lower-case names that came on more than one line."""
@@ -91,6 +92,7 @@ class KeyRecord:
     expires_at: float
     revoked_at: float | None = None
     replaced_by: str | None = None
+    replaces: str | None = None
     version: int = 1
     """Grows by one with every change, so that a stale copy can be told from a fresh one."""
 
@@ -136,6 +138,7 @@ class Principal:
     issued_at: float
     """Unix seconds; 0 when the token does not say, which is older than any revocation."""
     expires_at: float
+    """From when on it proves nothing, the issuer's leeway included."""
     client_id: str | None = None
     """The token's ``client_id``, else ``azp``."""
     token_id: str | None = None
@@ -251,7 +254,7 @@ class Progress:
     principal: Principal | None = None
     action: Action | None = None
     message_id: JsonRpcId | None = None
-    body_judged: bool = False
+    message_kind: MessageKind | None = None
     quotas: tuple[Quota, ...] = ()
 
 

@@ -40,6 +40,10 @@ class Authenticator(Protocol[C]):
         """
         ...
 
+    def revoked(self, credential: C) -> None:
+        """Hear that the store refused what was authenticated; nothing remembered of it holds any more."""
+        ...
+
 
 class AdmissionStore(Protocol):
     """The one trip of the hot path: standing, limits and usage counts, all or nothing."""
@@ -142,6 +146,10 @@ class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, Protocol)
         Raises:
             StoreUnavailable: when it does not.
         """
+        ...
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Tell what of the store's own set-up endangers what is kept in it; one sentence each."""
         ...
 
     async def aclose(self) -> None:

@@ -148,10 +148,11 @@ def gateway(
     failures = FailedAttempts(store, Limit("failed_auth", limit.requests, limit.window_s, per="address"), clock)
     keys = ApiKeyAuthenticator(store, hasher, failures, clock=clock, process_secret=secrets.token_bytes(32))
     policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
+    tokens = JwtAuthenticator(policies, key_sets, store, clock, require_store=config.limits.on_store_failure == "deny")
     lists = config.access.tools
     path, query = _target(config)
     return Gateway(
-        authenticators={BearerToken: JwtAuthenticator(policies, key_sets, store, clock), PresentedKey: keys},
+        authenticators={BearerToken: tokens, PresentedKey: keys},
         keys=keys,
         failures=failures,
         tool_lists=ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive}),

@@ -119,6 +119,8 @@ async def test_before_the_first_fetch_nothing_is_known() -> None:
         result({"tools": [{"name": 1}]}),
         result({"tools": ["get"]}),
         result({"tools": [], "nextCursor": "again"}),
+        result({"tools": [], "nextCursor": 7}),
+        result({"protocolVersion": "2025\r\nX: y", "tools": "no"}),
     ],
 )
 async def test_what_makes_no_list_keeps_the_last_one(answer: CannedAnswer) -> None:
@@ -135,6 +137,55 @@ async def test_what_makes_no_list_keeps_the_last_one(answer: CannedAnswer) -> No
         await catalogue.refresh()
 
     assert catalogue.annotated("get") == "read"
+
+
+async def test_an_endless_list_is_given_up() -> None:
+    def endless(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+        page = int(message["params"].get("cursor", "0"))
+        names = [{"name": f"t{page}-{i}"} for i in range(500)]
+        return result({"tools": names, "nextCursor": str(page + 1)})
+
+    upstream = ScriptedUpstream(endless)
+    with pytest.raises(BadGateway):
+        await catalogue_of(upstream).refresh()
+
+    assert len(upstream.requests) < 30
+
+
+@pytest.mark.parametrize("session_id", [b"s\xe9", b"", b"a b", b"x" * 1025])
+async def test_a_session_id_that_could_not_be_sent_back_is_refused(session_id: bytes) -> None:
+    def odd(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+        answer = legacy(method, message, lines)
+        return CannedAnswer(
+            answer.status, answer.complete() or b"", tuple((name, session_id) for name, _ in answer.headers)
+        )
+
+    with pytest.raises(BadGateway):
+        await catalogue_of(ScriptedUpstream(odd)).refresh()
+
+
+async def test_whatever_goes_wrong_the_next_fetch_is_tried() -> None:
+    broken = True
+
+    def upstream(method: str, message: dict[str, Any], lines: dict[str, str]) -> CannedAnswer:
+        if broken:
+            raise ZeroDivisionError("nobody thought of this")
+        return modern(method, message, lines)
+
+    reports, ticks = Reports(), Ticks()
+    catalogue = catalogue_of(ScriptedUpstream(upstream), reports=reports, ticks=ticks)
+    catalogue.start()
+
+    async with asyncio.timeout(5):
+        assert "ZeroDivisionError" in (await reports.heard.get())[1]
+        failing = [catalogue.failing]
+        await ticks.asked.get()
+        broken = False
+        ticks.end()
+        assert await reports.heard.get() == (4, "")
+        failing.append(catalogue.failing)
+    assert failing == [True, False]
+    await catalogue.aclose()
 
 
 async def test_an_upstream_without_tools_has_an_empty_catalogue() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar.config import ConfigError, Problem, defaults, load
 from sidecar.config import settings as listing
+from sidecar.config.reader import UNREADABLE
 from tests.config_files import loaded, problems, read_file, refused
 
 
@@ -228,7 +229,9 @@ _VALUES = st.recursive(
 
 def _loads_or_says_why(text: str) -> None:
     with contextlib.suppress(ConfigError):
-        assert isinstance(listing(load(text, {"X": "1"}, read_file)), dict)
+        config = load(text, {"X": "1"}, read_file)
+        assert isinstance(listing(config), dict)
+        assert repr(UNREADABLE) not in repr(config)
 
 
 @given(st.text() | st.text(alphabet="{}[]:-,&*!|>'\"%@`#?\\U\t\n ab01~<=", max_size=60))

@@ -83,7 +83,7 @@ def test_names_are_never_filled_in() -> None:
         "store:\n  url: redis://:s3kr!t@host/x\n",
         "upstream:\n  url: http://user:s3kr!t@host\n",
         "jwt:\n  issuers:\n  - issuer: https://user:s3kr!t@host\n",
-        "jwt:\n  issuers:\n  - {issuer: 'https://a.example', secret_file: 's3kr!t'}\n",
+        "jwt:\n  issuers:\n  - {issuer: 'https://a.example', secret_file: '${S}', jwks_file: '${S}'}\n",
         "identity:\n  keys:\n  - {id: a, secret_file: '${S}'}\n",
         "upstream:\n  pass_headers: ['${S}']\n",
         "trusted_proxies: ['${S}']\n",
@@ -94,6 +94,21 @@ def test_names_are_never_filled_in() -> None:
 def test_no_problem_repeats_a_secret(text: str) -> None:
     found = problems(text, {"S": "s3kr!t {}"})
     assert "s3kr!t" not in "".join(str(problem) for problem in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jwt: {issuers: [{issuer: 'https://a.test', jwks_file: '%s'}]}",
+        "jwt: {issuers: [{issuer: 'https://a.test', secret_file: '%s'}]}",
+        "identity: {keys: [{id: a, private_key_file: '%s'}]}",
+        "identity: {algorithm: hmac-sha256, keys: [{id: a, secret_file: '%s'}]}",
+    ],
+)
+@pytest.mark.parametrize("path", ["/var/run/secrets/mcp.example/sidecar/with-a-rather-long-path/hs256", "${DIR}/hs256"])
+def test_a_file_that_does_not_exist_is_named_as_it_is_written(text: str, path: str) -> None:
+    (problem,) = problems(text % path, {"DIR": "/secrets"})
+    assert f'"{path}"' in problem.message
 
 
 def test_the_command_line_comes_before_the_file_and_is_held_to_its_rules() -> None:

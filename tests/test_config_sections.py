@@ -211,6 +211,42 @@ def test_the_two_listeners_do_not_share_a_port(text: str, refuses: bool) -> None
         assert loaded(text)
 
 
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("{}", "http://127.0.0.1:8080/mcp"),
+        ("{}", "http://localhost:8080"),
+        ("{}", "http://0.0.0.0:8080/"),
+        ("{port: 80}", "http://127.0.0.1/mcp"),
+        ("{port: 443}", "https://127.0.0.1/mcp"),
+        ("{host: localhost}", "http://127.0.0.1:8080/mcp"),
+        ("{host: localhost}", "http://[::1]:8080/mcp"),
+        ("{host: 0.0.0.0}", "http://127.0.0.1:8080/mcp"),
+        ("{host: '::'}", "http://localhost:8080/mcp"),
+        ("{host: '::1'}", "http://[0:0::1]:8080/mcp"),
+        ("{host: sidecar.test}", "http://Sidecar.test.:8080/mcp"),
+    ],
+)
+def test_the_upstream_is_not_the_sidecar_itself(listen: str, url: str) -> None:
+    assert refused(f"listen: {listen}\nupstream:\n  url: '{url}'\n") == [("upstream.url", 3)]
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("{}", "http://127.0.0.1:8081/mcp"),
+        ("{}", "http://127.0.0.1/mcp"),
+        ("{}", "http://mcp.internal:8080/mcp"),
+        ("{}", "http://[::1]:8080/mcp"),
+        ("{host: 0.0.0.0}", "http://mcp.internal:8080/mcp"),
+        ("{host: 127.0.0.2}", "http://127.0.0.1:8080/mcp"),
+        ("{port: 0}", "http://127.0.0.1:8080/mcp"),
+    ],
+)
+def test_an_upstream_elsewhere_may_have_the_same_port_or_the_same_host(listen: str, url: str) -> None:
+    assert loaded(f"listen: {listen}\nupstream:\n  url: '{url}'\n").upstream.url == url
+
+
 def test_no_repr_and_no_listing_has_a_secret() -> None:
     config = loaded(
         "upstream: {url: 'http://a.test/mcp?token=query-secret'}\n"

@@ -166,6 +166,11 @@ def test_one_bad_value_of_a_list_is_refused_by_its_index(key: str, value: str) -
     ]
 
 
+def test_keys_are_made_with_one_scope_at_least() -> None:
+    assert refused("api_keys:\n  default_scopes: []\n") == [("api_keys.default_scopes", 2)]
+    assert refused("api_keys:\n  default_scopes: null\n") == [("api_keys.default_scopes", 2)]
+
+
 def test_lists_keep_what_they_are_given() -> None:
     config = loaded(
         "trusted_proxies: [10.0.0.0/8, 'fd00::/8', 192.0.2.1]\n"

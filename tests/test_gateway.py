@@ -68,11 +68,15 @@ class OneAnswer:
 
     def __init__(self, answer: Principal | Denial) -> None:
         self.answer = answer
+        self.told_of: list[object] = []
 
     async def authenticate(self, credential: object, facts: RequestFacts) -> Principal:
         if isinstance(self.answer, Denial):
             raise self.answer
         return self.answer
+
+    def revoked(self, credential: object) -> None:
+        self.told_of.append(credential)
 
 
 class Failures:
@@ -110,7 +114,7 @@ class Bed:
         self.progress = Progress()
         self.bodies_read = 0
         failures = FailedAttempts(Failures(self.clock), Limit("failed_auth", 2, 60, per="address"), self.clock)
-        authenticator = OneAnswer(principal)
+        self.authenticator = authenticator = OneAnswer(principal)
         self.gateway = Gateway(
             authenticators={BearerToken: authenticator, PresentedKey: authenticator},
             keys=ApiKeyAuthenticator(_no_store(), _no_store(), failures, clock=self.clock, process_secret=SECRET),
@@ -233,11 +237,12 @@ async def test_a_limit_that_is_used_up_refuses_with_its_headers() -> None:
     assert bed.progress.quotas == bed.admissions.verdict.quotas
 
 
-async def test_a_revoked_credential_is_refused_in_its_own_words() -> None:
+async def test_a_revoked_credential_is_refused_in_its_own_words_and_its_authenticator_hears_of_it() -> None:
     bed = Bed()
     bed.admissions.verdict = Verdict("revoked", 0.0)
     with pytest.raises(InvalidToken):
         await bed.check(message("tools/list"))
+    assert bed.authenticator.told_of == [BearerToken("a.b.c")]
 
     bed = Bed(apikeys.principal(RECORD))
     bed.admissions.verdict = Verdict("revoked", 0.0)
@@ -311,6 +316,36 @@ async def test_failed_authentication_is_limited_per_address() -> None:
         await bed.check()
     with pytest.raises(InvalidToken):
         await bed.check(asked=replace(facts(("Authorization", "Bearer a.b.c")), client="192.0.2.9"))
+
+
+async def test_a_credential_that_the_store_refuses_has_failed_too() -> None:
+    bed = Bed()
+    bed.admissions.verdict = Verdict("revoked", 0.0)
+
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            await bed.check(message("tools/list"))
+    with pytest.raises(RateLimited):
+        await bed.check(message("tools/list"))
+
+
+async def test_management_reads_the_body_before_the_store_vouches_for_its_caller() -> None:
+    """A caller who holds back the body while the account is revoked must not act on what was true before."""
+    bed = Bed()
+    order: list[str] = []
+
+    async def read() -> bytes:
+        order.append("body")
+        bed.admissions.verdict = Verdict("revoked", 0.0)
+        return b"{}"
+
+    with pytest.raises(InvalidToken):
+        await bed.gateway.check_management(
+            facts(("Authorization", "Bearer a.b.c")), read, lambda _, body: order.append("understood"), bed.progress
+        )
+
+    assert order == ["body", "understood"]
+    assert len(bed.admissions.admissions) == 1
 
 
 async def test_the_permit_is_what_was_judged_and_it_verifies() -> None:

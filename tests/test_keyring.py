@@ -513,3 +513,21 @@ async def test_a_key_asked_for_before_its_account_was_revoked_counts_as_older(be
 async def test_a_stored_key_is_read_with_its_last_use(bench: Bench) -> None:
     record, _ = await make(bench)
     assert await bench.keyring.get("acme", record.id) == StoredKey(record, None)
+
+
+async def test_rotating_again_ends_the_one_before_so_that_a_line_never_has_more_than_two(bench: Bench) -> None:
+    first, _ = await make(bench)
+    second, _ = await rotate(bench, first.id, 604_800)
+    third, _ = await rotate(bench, second.id, 604_800)
+    records = [await record_of(bench, key.id) for key in (first, second, third)]
+    assert [apikeys.status(record, bench.clock()) for record in records] == ["revoked", "active", "active"]
+
+
+async def test_a_key_counts_as_made_when_it_was_asked_for(bench: Bench) -> None:
+    """The caller may be revoked between the asking and the making, which waits for a hash."""
+    asked_at = bench.keyring.now
+    plan = bench.keyring.plan("k", granted=None)
+    bench.clock.now += 5
+    await bench.keyring.revoke_account("acme", bench.keyring.now - 1)
+    record, _ = await bench.keyring.make("acme", plan, created_by="u1", origin="rest", asked_at=asked_at)
+    assert record.created_at < await bench.store.revoked_before("acme")

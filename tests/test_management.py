@@ -50,7 +50,7 @@ class Rest:
     ) -> RestAnswer:
         text = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         facts = RequestFacts(method, ROOT + path, query, {}, frozenset(), "127.0.0.1", "r1", "legacy")
-        return await self.api.handle(who or caller(), facts, text)
+        return await self.api.read(who or caller(), facts, text)(self.bench.keyring.now)
 
     async def made(self, name: str = "k", **more: Any) -> dict[str, Any]:
         answer = await self.call("POST", body={"name": name, **more})
@@ -202,7 +202,7 @@ async def test_paths_are_matched_exactly(rest: Rest, path: str, methods: tuple[s
     if methods is None:
         facts = RequestFacts("GET", path, None, {}, frozenset(), "127.0.0.1", "r1", "legacy")
         with pytest.raises(NotFound):
-            await rest.api.handle(caller(), facts, b"")
+            rest.api.read(caller(), facts, b"")
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "OPTIONS", "get", "DELETE"])

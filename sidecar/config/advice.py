@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.config.sections import Config, IssuerConfig
+from sidecar.config.sections import Config, IssuerConfig, ToolsConfig
 from sidecar.config.urls import is_loopback
 
 _EXAMPLE_HOST: Final = "idp.example"
@@ -14,7 +14,13 @@ _EXAMPLE_HOST: Final = "idp.example"
 
 def warnings(config: Config) -> tuple[str, ...]:
     """Return one sentence for each setting that an operator will most likely want otherwise."""
-    return (*_about_tokens(config), *_about_access(config), *_about_the_network(config), *_about_identity(config))
+    return (
+        *_about_tokens(config),
+        *_about_access(config),
+        *_about_limits(config),
+        *_about_the_network(config),
+        *_about_identity(config),
+    )
 
 
 def _about_tokens(config: Config) -> Iterator[str]:
@@ -44,6 +50,27 @@ def _about_access(config: Config) -> Iterator[str]:
             "access.trust_annotations is off and access.tools is empty: every tool counts as a write, "
             "and mcp:read and mcp:tools:call can call none"
         )
+    yield from _about_tools(tools)
+    if "mcp:full" in config.api_keys.default_scopes:
+        yield "api_keys.default_scopes has mcp:full: a key made without scopes may do everything"
+
+
+def _about_tools(tools: ToolsConfig) -> Iterator[str]:
+    for glob in tools.read:
+        if not glob.strip("*"):
+            yield f"access.tools.read has {glob}: every tool counts as read-only that no other list names"
+    lists = {"destructive": tools.destructive, "write": tools.write, "read": tools.read}
+    for text in dict.fromkeys((*tools.destructive, *tools.write, *tools.read)):
+        naming = [name for name, texts in lists.items() if text in texts]
+        if len(naming) > 1:
+            yield f"access.tools: {text} stands in {' and '.join(naming)}: {naming[0]} counts, the most dangerous"
+
+
+def _about_limits(config: Config) -> Iterator[str]:
+    if not config.limits.policies:
+        yield "limits.policies is empty: nothing is limited but failed authentication"
+    if config.limits.on_store_failure == "allow":
+        yield "limits.on_store_failure is allow: while the store is away there are no limits"
 
 
 def _about_the_network(config: Config) -> Iterator[str]:

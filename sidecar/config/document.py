@@ -18,7 +18,7 @@ ReadFile = Callable[[str], bytes]
 Plain = str | int | float | bool | None
 
 _MAX_DEPTH: Final = 20
-_SHOWN: Final = 60
+_SHOWN: Final = 200
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _ORDINARY_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -59,15 +59,7 @@ class ConfigError(Exception):
 
 
 class Refused(Exception):  # noqa: N818 - the reader's word to itself, becomes a Problem
-    """A value is not what its key allows. `at` names the key below that is meant, when it is not the value itself."""
-
-    def __init__(self, message: str, at: str | None = None) -> None:
-        super().__init__(message)
-        self.at = at
-
-
-class Reported(Exception):  # noqa: N818 - as above
-    """Nothing could be made of a value, and its problems are in the list already."""
+    """A value is not what its key allows."""
 
 
 @dataclass(slots=True)
@@ -78,26 +70,15 @@ class Document:
     read_file: ReadFile
     problems: list[Problem] = field(default_factory=list)
     lines: dict[str, int | None] = field(default_factory=dict)
-    broken: set[str] = field(default_factory=set)
-    """Keys whose value could not be used; a rule that reads them can't judge."""
 
     def refuse(self, key: str, line: int | None, message: str) -> None:
         self.problems.append(Problem(key, line, message))
-        self.broken.add(key)
 
     def line_of(self, key: str) -> int | None:
         """Return the line of this key, or of the nearest one above it that is in the file."""
         while key not in self.lines and key:
             key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return self.lines.get(key)
-
-    def is_sound(self, key: str) -> bool:
-        """Tell whether this key, all below it and all above it could be used; ``[]`` stands for any index."""
-        for broken in (re.sub(r"\[\d+\]", "[]", one) for one in self.broken):
-            shorter, longer = sorted((key, broken), key=len)
-            if longer == shorter or longer.startswith((f"{shorter}.", f"{shorter}[")):
-                return False
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,12 @@ def _content(entry: Entry) -> bytes:
     try:
         content = entry.document.read_file(_path(entry))
     except FileNotFoundError:
-        raise Refused("names a file that does not exist (paths are relative to the working directory)") from None
+        raise Refused(
+            f"names a file that does not exist: {entry.shown} (paths are relative to the working directory)"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise Refused(f"names a file that can't be read: {reason or type(error).__name__}") from None
+        raise Refused(f"names a file that can't be read: {entry.shown}: {reason or type(error).__name__}") from None
     if not content.strip():
         raise Refused("names a file that is empty")
     return content

@@ -1,7 +1,8 @@
 """From a document to dataclasses, by one rule for each field. Knows YAML's shapes and no setting of ours.
 
-A rule takes an entry of the document and returns its value, or raises `Refused`. Sections and lists read all of
-their values before they give up, so that every problem is told at once.
+A rule takes an entry of the document and returns its value, or raises `Refused`. Then `UNREADABLE` stands where the
+value would, and reading goes on, so that every problem is told at once: checks between values leave out what is
+unreadable and judge the rest.
 """
 
 from __future__ import annotations
@@ -19,22 +20,43 @@ from sidecar.config.document import (
     Problem,
     ReadFile,
     Refused,
-    Reported,
     compose,
     key_below,
 )
 
 T = TypeVar("T")
 Rule = Callable[[Entry], T]
-Prepare = Callable[[dict[str, Any]], None]
-"""Completes the values of a section by file name before it is built; raises `Refused` when they don't go together."""
 Complaint = tuple[str, str]
 """A key and what is wrong with it."""
+Prepare = Callable[[dict[str, Any]], Iterator[Complaint]]
+"""Completes the values of a section by file name before it is built, and tells which of them don't go together, by the
+key below the section, or an empty one for the whole of it."""
 CrossRule = tuple[tuple[str, ...], Callable[[T], Iterator[Complaint]]]
-"""The keys that a rule over several sections reads (``[]`` for any index), and the rule."""
+"""The keys that a rule over several sections reads, and the rule. Their lines stand for that of a key that is not in
+the file."""
 
-_FAILED: Final = object()
 _HIDDEN: Final = "(hidden)"
+
+
+class _Unreadable:
+    """A value that could not be read, and so is all below it. As a list it has no items. It is in no `Config`."""
+
+    def __getattr__(self, name: str) -> _Unreadable:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __repr__(self) -> str:
+        return "UNREADABLE"
+
+
+UNREADABLE: Final[Any] = _Unreadable()
+
+
+def readable(*values: Any) -> bool:
+    """Tell whether each of these could be read, with all items of those that are lists."""
+    return all(readable(*value) if isinstance(value, tuple) else value is not UNREADABLE for value in values)
 
 
 def setting(
@@ -54,9 +76,9 @@ def setting(
     return cast(T, dataclasses.field(default=default, repr=not (secret or shown), metadata=metadata))
 
 
-def nested(build: Callable[..., T], *, prepare: Prepare | None = None) -> T:
+def nested(build: Callable[..., T]) -> T:
     """Declare a dataclass field that is itself a section, read by the rules of its own fields."""
-    return setting(section(build, prepare=prepare), build())
+    return setting(section(build), build())
 
 
 def section(
@@ -72,17 +94,14 @@ def section(
         given = entry.fields()
         _refuse_unknown(entry, given, declared)
         values = {name: _read(given[name], rule) for name, (_, rule) in declared.items() if name in given}
-        good = {name: value for name, value in values.items() if value is not _FAILED}
-        if prepare is not None and good.keys() == values.keys():
-            _prepare(prepare, good, entry)
-        values_by_field = {declared[name][0] if name in declared else name: good[name] for name in good}
-        missing = [name for name in required if name not in values_by_field]
-        for name in missing:
-            if name in declared and name not in values:
+        for name in required:
+            if name in declared and name not in given:
                 entry.document.refuse(key_below(entry.key, name), entry.line, "is required")
-        if missing:
-            raise Reported
-        return build(**values_by_field)
+        for name, message in prepare(values) if prepare else ():
+            key = key_below(entry.key, name) if name else entry.key
+            entry.document.refuse(key, entry.document.line_of(key), message)
+        fields = {declared[name][0] if name in declared else name: value for name, value in values.items()}
+        return build(**dict.fromkeys(required, UNREADABLE) | fields)
 
     return read
 
@@ -97,11 +116,10 @@ def listed(rule: Rule[T], *, at_least: int = 0, unique: str | None = "", of: str
         items = entry.items()
         if len(items) < at_least:
             raise Refused(f"must name at least one {of}")
-        values = [_read(item, rule) for item in items]
-        repeated = unique is not None and _refuse_repeats(items, values, unique)
-        if repeated or any(value is _FAILED for value in values):
-            raise Reported
-        return tuple(values)
+        values = tuple(_read(item, rule) for item in items)
+        if unique is not None:
+            _refuse_repeats(items, values, unique)
+        return values
 
     return read
 
@@ -126,8 +144,7 @@ def read(
     """
     document = Document(environ, read_file)
     value = _read(compose(text, document, overrides), rule)
-    if value is not _FAILED:
-        _cross_check(document, value, cross_rules)
+    _cross_check(document, value, cross_rules)
     if document.problems:
         raise ConfigError(tuple(sorted(document.problems, key=_by_line)))
     return cast(T, value)
@@ -159,20 +176,9 @@ def _declared(build: Any) -> dict[str, tuple[str, Rule[Any]]]:
 def _read(entry: Entry, rule: Rule[Any]) -> Any:
     try:
         return rule(entry)
-    except Reported:
-        entry.document.broken.add(entry.key)
     except Refused as refusal:
         entry.document.refuse(entry.key, entry.line, str(refusal))
-    return _FAILED
-
-
-def _prepare(prepare: Prepare, values: dict[str, Any], entry: Entry) -> None:
-    try:
-        prepare(values)
-    except Refused as refusal:
-        key = key_below(entry.key, refusal.at) if refusal.at else entry.key
-        entry.document.refuse(key, entry.document.line_of(key), str(refusal))
-        raise Reported from refusal
+        return UNREADABLE
 
 
 def _refuse_unknown(entry: Entry, given: Mapping[str, Entry], known: Mapping[str, object]) -> None:
@@ -181,30 +187,26 @@ def _refuse_unknown(entry: Entry, given: Mapping[str, Entry], known: Mapping[str
             continue
         close = get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
-        entry.document.problems.append(Problem(item.key, item.line, f"is not a known key{hint}"))
+        entry.document.refuse(item.key, item.line, f"is not a known key{hint}")
 
 
-def _refuse_repeats(items: list[Entry], values: list[Any], attribute: str) -> bool:
+def _refuse_repeats(items: list[Entry], values: tuple[Any, ...], attribute: str) -> None:
     seen: dict[Any, str] = {}
-    repeated = False
     for item, value in zip(items, values, strict=True):
-        if value is _FAILED:
+        compared = getattr(value, attribute) if attribute else value
+        if not readable(compared):
             continue
         key = f"{item.key}.{attribute}" if attribute else item.key
-        first = seen.setdefault(getattr(value, attribute) if attribute else value, key)
+        first = seen.setdefault(compared, key)
         if first != key:
             item.document.refuse(key, item.document.line_of(key), f"must not be the same as {first}")
-            repeated = True
-    return repeated
 
 
 def _cross_check(document: Document, value: T, cross_rules: Iterable[CrossRule[T]]) -> None:
     for keys, rule in cross_rules:
-        if not all(document.is_sound(key) for key in keys):
-            continue
         for key, message in rule(value):
             lines = (document.line_of(one) for one in (key, *keys))
-            document.problems.append(Problem(key, next((line for line in lines if line), None), message))
+            document.refuse(key, next((line for line in lines if line), None), message)
 
 
 def _by_line(problem: Problem) -> tuple[bool, int, str]:

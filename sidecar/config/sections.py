@@ -6,14 +6,15 @@ A new key is one field here and one line there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from sidecar.config import files, urls
 from sidecar.config import values as v
-from sidecar.config.document import Entry, Refused
-from sidecar.config.reader import listed, nested, optional, section, setting
-from sidecar.model import SCOPES, CredentialKind, IdentityKey, Limit, Route
+from sidecar.config.document import Entry
+from sidecar.config.reader import UNREADABLE, Complaint, listed, nested, optional, readable, section, setting
+from sidecar.model import CredentialKind, IdentityKey, Limit, Route
 
 _DAY_S: Final = 86_400
 _MOST: Final = 1_000_000
@@ -47,32 +48,28 @@ def _audiences(entry: Entry) -> tuple[str, ...]:
     return () if entry.is_null else listed(v.token, at_least=1, of="audience")(entry)
 
 
-def _in_table_order(issuer_or_keys: dict[str, Any]) -> None:
-    """Put the default scopes into the order in which scopes are written everywhere."""
-    if "default_scopes" in issuer_or_keys:
-        issuer_or_keys["default_scopes"] = tuple(sorted(issuer_or_keys["default_scopes"], key=SCOPES.index))
-
-
-def _prepare_issuer(issuer: dict[str, Any]) -> None:
-    _in_table_order(issuer)
+def _prepare_issuer(issuer: dict[str, Any]) -> Iterator[Complaint]:
     by_secret = issuer.get("secret_file") is not None
     algorithms = issuer.setdefault("algorithms", ("HS256",) if by_secret else _DEFAULT_ALGORITHMS)
-    for key in ("jwks_url", "jwks_file"):
-        if by_secret and issuer.get(key) is not None:
-            raise Refused("must not stand beside secret_file: an issuer has a shared secret or a key set", at=key)
-    if issuer.get("jwks_url") is not None and issuer.get("jwks_file") is not None:
-        raise Refused("must not stand beside jwks_url: a key set comes from one place", at="jwks_file")
-    if by_secret and algorithms != ("HS256",):
-        raise Refused("must be [HS256] beside secret_file", at="algorithms")
-    if not by_secret and "HS256" in algorithms:
-        raise Refused("must not name HS256 without a secret_file", at="algorithms")
+    key_sets = [key for key in ("jwks_url", "jwks_file") if issuer.get(key) is not None]
+    if by_secret:
+        for key in key_sets:
+            yield key, "must not stand beside secret_file: an issuer has a shared secret or a key set"
+        if any(readable(one) and one != "HS256" for one in algorithms):
+            yield "algorithms", "must be [HS256] beside secret_file"
+    else:
+        if len(key_sets) > 1:
+            yield "jwks_file", "must not stand beside jwks_url: a key set comes from one place"
+        if "HS256" in algorithms:
+            yield "algorithms", "must not name HS256 without a secret_file"
 
 
-def _prepare_identity_key(key: dict[str, Any]) -> None:
+def _prepare_identity_key(key: dict[str, Any]) -> Iterator[Complaint]:
     private_key, secret = key.pop("private_key_file", None), key.pop("secret_file", None)
-    if (private_key is None) == (secret is None):
-        raise Refused("must have either private_key_file (Ed25519) or secret_file (HMAC)")
     key["algorithm"], key["secret"] = ("ed25519", private_key) if secret is None else ("hmac-sha256", secret)
+    if (private_key is None) == (secret is None):
+        key["algorithm"] = UNREADABLE
+        yield "", "must have either private_key_file (Ed25519) or secret_file (HMAC)"
 
 
 _IDENTITY_KEY: Final = section(
@@ -121,7 +118,7 @@ class IssuerConfig:
     issuer: str = setting(urls.plain_url)
     audiences: tuple[str, ...] = setting(_audiences, ())
     """Never empty once loaded: null in the file is `public_url` + each route that takes JWTs."""
-    jwks_url: str | None = setting(optional(urls.plain_url), None)
+    jwks_url: str | None = setting(optional(urls.plain_url), None, shown=urls.without_credentials)
     jwks_file: str | None = setting(optional(files.key_set_file), None)
     """The path; the file is read again when it changes."""
     secret: bytes | None = setting(optional(files.shared_secret_file), None, key="secret_file", secret=True)
@@ -129,7 +126,7 @@ class IssuerConfig:
     account_claim: str = setting(v.text(255, "a claim's name"), "sub")
     account_prefix: str = setting(v.account_prefix, "")
     scope_claim: tuple[str, ...] = setting(v.words(v.text(255, "a claim's name")), ("scope", "scp"))
-    default_scopes: tuple[str, ...] = setting(listed(v.scope), ())
+    default_scopes: tuple[str, ...] = setting(v.scopes(), ())
     leeway_s: int = setting(v.whole(0, 300, of="seconds"), 30)
 
 
@@ -144,7 +141,7 @@ class JwtConfig:
 
 @dataclass(frozen=True, slots=True)
 class ManagementConfig:
-    """Who may manage keys: holders of a scope, or of a token for one of these clients. Both unset: any token."""
+    """Who may manage keys: tokens with this scope and of one of these clients, as far as each is set."""
 
     scope: str | None = setting(optional(v.token), None)
     client_ids: tuple[str, ...] = setting(listed(v.text(255)), ())
@@ -155,7 +152,7 @@ class ApiKeysConfig:
     """API keys."""
 
     bcrypt_cost: int = setting(v.whole(4, 16), 10)
-    default_scopes: tuple[str, ...] = setting(listed(v.scope), ("mcp:read",))
+    default_scopes: tuple[str, ...] = setting(v.scopes(at_least=1), ("mcp:read",))
     default_expiry_days: int = setting(v.whole(1, 3650, of="days"), 90)
     rotation_grace_s: int = setting(v.whole(0, 604_800, of="seconds"), 3600)
     max_per_account: int = setting(v.whole(1, _MOST), 50)
@@ -261,7 +258,7 @@ class Config:
         (Route("/mcp", ("jwt",)), Route("/mcp/inspector", ("api_key",))),
     )
     jwt: JwtConfig = nested(JwtConfig)
-    api_keys: ApiKeysConfig = nested(ApiKeysConfig, prepare=_in_table_order)
+    api_keys: ApiKeysConfig = nested(ApiKeysConfig)
     access: AccessConfig = nested(AccessConfig)
     catalogue: CatalogueConfig = nested(CatalogueConfig)
     limits: LimitsConfig = nested(LimitsConfig)

@@ -91,6 +91,20 @@ def is_loopback(name: str) -> bool:
         return name.lower().rstrip(".").rpartition(".")[2] == "localhost"
 
 
+def addresses(name: str) -> frozenset[str]:
+    """Return what this host stands for when it is this machine, else its one spelling that can be compared.
+
+    All addresses (``0.0.0.0`` or ``::``) stand for the loopback one of their family too, as connecting to them does.
+    """
+    plain = name.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(plain)
+    except ValueError:
+        return frozenset({"127.0.0.1", "::1"} if is_loopback(plain) else {plain})
+    loopback = "127.0.0.1" if address.version == 4 else "::1"
+    return frozenset({str(address), loopback} if address.is_unspecified else {str(address)})
+
+
 def _http_url(value: str) -> SplitResult | None:
     url = _split(value)
     if url is None or url.scheme not in ("http", "https") or "#" in value or "\\" in value:

@@ -118,7 +118,6 @@ def matching(pattern: str, what: str) -> Rule[str]:
     return read
 
 
-scope = one_of(SCOPES)
 glob = text(256, "a tool name or glob")
 token = matching(r"[!#-\[\]-~]{1,255}", "1 to 255 visible ASCII characters without quotes and backslashes")
 account = matching(r"[A-Za-z0-9._:|@+/=-]{1,128}", "1 to 128 of A-Z a-z 0-9 . _ : | @ + / = -")
@@ -158,6 +157,17 @@ def pass_header(entry: Entry) -> str:
     if not _HEADER_NAME.fullmatch(value):
         raise Refused(f'must be a header name without "_", not {entry.shown}')
     return value
+
+
+def scopes(*, at_least: int = 0) -> Rule[tuple[str, ...]]:
+    """Return the rule for scopes in any order; they come in that of `SCOPES`, as they are written everywhere."""
+    any_order = listed(one_of(SCOPES), at_least=at_least, of="scope")
+
+    def read(entry: Entry) -> tuple[str, ...]:
+        named = any_order(entry)
+        return tuple(scope for scope in SCOPES if scope in named)
+
+    return read
 
 
 def words(item: Rule[str]) -> Rule[tuple[str, ...]]:

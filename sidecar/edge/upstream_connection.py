@@ -190,7 +190,10 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9112 section 5.1: white space around a value is not part of it. The parser strips only before.
-        self._headers.append((name, value.rstrip(b" \t")))
+        stripped = value.rstrip(b" \t")
+        if stripped != value and name.lower() == b"transfer-encoding":
+            raise BadGateway("upstream_protocol", detail="Transfer-Encoding that the parser and we read differently")
+        self._headers.append((name, stripped))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -128,7 +128,9 @@ def authorize(principal: Principal, action: Action, tool_class: ToolClass | None
 
 
 def is_write(action: Action, tool_class: ToolClass | None) -> bool:
-    """Tell whether the action counts as a write: tools that are not read-only, and methods nobody knows."""
+    """Tell whether the action counts as a write: tools that are not read-only, methods nobody knows, keys changed."""
+    if action.kind == "manage":
+        return action.method != "GET"
     if action.kind != "request":
         return False
     if action.method == "tools/call":

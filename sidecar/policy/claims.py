@@ -54,8 +54,8 @@ def principal(claims: Claims, policy: IssuerPolicy, now: float) -> Principal:
         kind="jwt",
         credential_id=credential_id(policy.issuer, subject, client_id),
         scopes=_granted(named, policy),
-        issued_at=issued_at,
-        expires_at=expires_at,
+        issued_at=min(issued_at, now),  # a clock ahead of ours must not outlive a revocation
+        expires_at=expires_at + policy.leeway_s,
         client_id=client_id,
         token_id=_token_id(claims, policy.issuer),
         foreign_scopes=frozenset(named).difference(SCOPES, ("",)),
@@ -165,15 +165,24 @@ def _account(claims: Claims, policy: IssuerPolicy) -> str:
 
 
 def _named_scopes(claims: Claims, policy: IssuerPolicy) -> tuple[str, ...]:
-    claim = next((name for name in policy.scope_claims if name in claims), None)
-    return () if claim is None else _scope_names(claim, claims[claim])
+    """Return what the first scope claim names that mentions our scopes, or else the first there is."""
+    present = [_scope_names(name, claims[name]) for name in policy.scope_claims if name in claims]
+    return next((names for names in present if _mentions_ours(names)), present[0] if present else ())
 
 
 def _granted(named: tuple[str, ...], policy: IssuerPolicy) -> tuple[str, ...]:
-    """Return the known scopes among the named, in table order; a claim that names any ``mcp:`` scope is final."""
-    if not any(name.startswith("mcp:") for name in named):
+    """Return the known scopes among the named, in table order.
+
+    The issuer's defaults stand in only where nothing looks like one of ours: a mention in a form that can't be read
+    (between commas, after a tab) grants nothing, rather than everything.
+    """
+    if not _mentions_ours(named):
         named = policy.default_scopes
     return tuple(scope for scope in SCOPES if scope in named)
+
+
+def _mentions_ours(names: tuple[str, ...]) -> bool:
+    return any("mcp:" in name for name in names)
 
 
 def _scope_names(claim: str, value: object) -> tuple[str, ...]:

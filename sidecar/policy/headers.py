@@ -23,6 +23,8 @@ _PASSED: Final = {
     "tracestate": b"tracestate",
     "baggage": b"baggage",
 }
+_JUDGED: Final = frozenset({"content-type", "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"})
+"""What was judged must also be what is sent, so these can't be called hop-by-hop."""
 _PASSED_PREFIX: Final = "mcp-param-"
 _JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
 _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
@@ -60,12 +62,17 @@ def to_upstream(facts: RequestFacts, pass_headers: frozenset[str]) -> list[tuple
     them as `-`.
 
     Raises:
-        InvalidRequest: a session id that no server can have given out.
+        InvalidRequest: a session id that no server can have given out, or a `Connection` that would take away what
+            was judged.
     """
     headers = facts.headers
     if not _SESSION_ID.fullmatch(headers.get("mcp-session-id", "-")):
         raise InvalidRequest("session_id_malformed", "Mcp-Session-Id must be visible ASCII")
     named = connection_tokens(headers.get("connection"))
+    if not named.isdisjoint(_JUDGED):
+        raise InvalidRequest(
+            "connection_names_judged", "Connection must not name a header that decides about the request"
+        )
     lines = []
     for name, value in headers.items():
         wire_name = _PASSED.get(name)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sidecar.denials import Denial, HeaderMismatch, InvalidParams, InvalidRequest
-from sidecar.model import Action, Era, JsonRpcId, RequestFacts
+from sidecar.model import Action, Era, JsonRpcId, MessageKind, RequestFacts
 from sidecar.policy import strictjson
 
 FIRST_MODERN_VERSION: Final = "2026-07-28"
@@ -20,6 +20,8 @@ _VERSION_IN_META: Final = "io.modelcontextprotocol/protocolVersion"
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 _LARGEST_ID: Final = 2**53 - 1
 _LONGEST_NAME: Final = 256
+_LONGEST_MEMBER: Final = 64
+"""Of a member beside the judged ones. Unicode normalisation takes the square of a name's length."""
 
 _TOP: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _PARAMS: Final = frozenset(
@@ -85,17 +87,20 @@ def id_of(document: Mapping[str, Any]) -> JsonRpcId | None:
     return None
 
 
-def glance(body: bytes) -> tuple[JsonRpcId | None, bool]:
-    """Return the id to put into a refusal that is made before the body was judged, and whether it is a request's.
+def kind_of(document: Mapping[str, Any]) -> MessageKind | None:
+    """Tell what a message looks like, well-formed or not; None for what looks like none. Nothing is decided by this."""
+    if "method" in document:
+        return "request" if "id" in document else "notification"
+    return "response" if "result" in document or "error" in document else None
 
-    None and False for whatever is not one valid message; nothing is decided by this.
-    """
+
+def glance(body: bytes) -> tuple[JsonRpcId | None, MessageKind | None]:
+    """Return id and kind to make a refusal of, before the body is judged; None for what is not one strict object."""
     try:
         document = parse(body)
     except Denial:
-        return None, False
-    message_id = id_of(document)
-    return message_id, message_id is not None and "method" in document
+        return None, None
+    return id_of(document), kind_of(document)
 
 
 def action(document: Mapping[str, Any], era: Era) -> Action:
@@ -132,20 +137,21 @@ def require_agreement(facts: RequestFacts, action: Action) -> None:
     """Refuse a modern message whose routing headers do not say what its body says.
 
     An intermediary that reads the body must check this (MCP 2026-07-28, streamable HTTP, "Server Validation").
-    Legacy messages may carry such headers (`mcp-remote` sends them) and nobody decides by them.
+    Legacy messages may carry such headers (`mcp-remote` sends them) and nobody decides by them; but one whose body says
+    that it is modern is none: the upstream may go by the one or by the other.
 
     Raises:
         HeaderMismatch: missing, doubled or different `Mcp-Method`, `Mcp-Name` or protocol version.
     """
     if not facts.repeated.isdisjoint(("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id")):
         raise HeaderMismatch("routing_header_repeated", "A routing header was sent more than once")
-    if facts.era == "legacy":
-        return
     headers = facts.headers
     meta = action.params.get("_meta")
     version = meta.get(_VERSION_IN_META) if isinstance(meta, dict) else None
     if version is not None and version != headers.get("mcp-protocol-version"):
         raise HeaderMismatch("version_mismatch", "MCP-Protocol-Version differs from the version in params._meta")
+    if facts.era == "legacy":
+        return
     if headers.get("mcp-method", None if action.kind == "request" else action.method) != action.method:
         raise HeaderMismatch("method_mismatch", "Mcp-Method must be present and equal to the body's method")
     member = _NAMED_BY.get(action.method)
@@ -192,7 +198,9 @@ def _decoded(value: str | None) -> str | None:
 
 def _refuse_lookalikes(document: Mapping[str, Any], names: frozenset[str]) -> None:
     unknown = document.keys() - names
-    if unknown and not _FOLDED[names].isdisjoint(_fold(name) for name in unknown):
+    if any(len(name) > _LONGEST_MEMBER for name in unknown):
+        raise InvalidRequest("json_long_name", f"A member's name is longer than {_LONGEST_MEMBER} characters")
+    if not _FOLDED[names].isdisjoint(map(_fold, unknown)):
         raise InvalidRequest("json_lookalike_name", "A member's name differs from a JSON-RPC name only in its spelling")
 
 

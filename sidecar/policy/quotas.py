@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 
 from sidecar.denials import RateLimited
 from sidecar.model import Limit, Quota
+from sidecar.policy.tools import names_or_globs
 
 AnswerHeaders = tuple[tuple[str, str], ...]
 
@@ -16,12 +16,12 @@ class Limits:
 
     def __init__(self, limits: tuple[Limit, ...]) -> None:
         self._limits = limits
-        self._depend_on_tool = any(limit.tools for limit in limits)
+        self._tools = {limit.name: names_or_globs(limit.tools) for limit in limits if limit.tools}
         self._remembered: dict[tuple[str, bool], tuple[Limit, ...]] = {}
 
     def applicable(self, *, route: str, tool: str | None, write: bool) -> tuple[Limit, ...]:
         """Return the limits that this action spends one unit of each from, in configured order."""
-        if self._depend_on_tool:
+        if self._tools:
             return self._select(route, tool, write)
         applicable = self._remembered.get((route, write))
         if applicable is None:
@@ -34,7 +34,7 @@ class Limits:
             for limit in self._limits
             if (write or limit.effect == "any")
             and (not limit.routes or route in limit.routes)
-            and (not limit.tools or (tool is not None and any(fnmatch.fnmatchcase(tool, glob) for glob in limit.tools)))
+            and (not limit.tools or (tool is not None and self._tools[limit.name].fullmatch(tool)))
         )
 
 

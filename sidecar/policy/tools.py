@@ -17,17 +17,21 @@ class ToolLists:
 
     def __init__(self, lists: Mapping[ToolClass, Iterable[str]]) -> None:
         self._patterns = tuple(
-            (tool_class, re.compile("|".join(fnmatch.translate(glob) for glob in lists[tool_class])))
-            for tool_class in _MOST_DANGEROUS_FIRST
-            if lists.get(tool_class)
+            (tool_class, names_or_globs(lists.get(tool_class, ()))) for tool_class in _MOST_DANGEROUS_FIRST
         )
 
     def declared(self, tool: str) -> ToolClass | None:
         """Return the class that the operator gave this tool, or None when no list names it."""
         for tool_class, pattern in self._patterns:
-            if pattern.match(tool):
+            if pattern.fullmatch(tool):
                 return tool_class
         return None
+
+
+def names_or_globs(texts: Iterable[str]) -> re.Pattern[str]:
+    """Return what matches whole names, by case: each text as it stands, and as a glob (`*`, `?`, `[...]`)."""
+    alternatives = [form for text in texts for form in (re.escape(text), fnmatch.translate(text))]
+    return re.compile("|".join(alternatives) if alternatives else r"(?!)")
 
 
 def class_of_annotations(annotations: object) -> ToolClass | None:

@@ -240,3 +240,17 @@ async def test_management_can_be_kept_to_a_scope_and_to_clients(start: Start) ->
     assert (await bed.rest("GET", KEYS, bed.token("mcp:read", client_id="console"))).status_code == 403
     assert (await bed.rest("GET", KEYS, bed.token(client_id="other"))).status_code == 403
     assert (await bed.rest("GET", KEYS, bed.token(client_id="console"))).status_code == 200
+
+
+async def test_a_call_that_is_refused_by_what_it_says_costs_nothing(start: Start, store: StoreName) -> None:
+    bed = await start(store, limits={"policies": [{"name": "few", "per": "account", "requests": 5, "window_s": 60}]})
+    token = bed.token("mcp:tools:list")
+    refused = [
+        (await bed.rest("POST", KEYS, token, {"name": "x", "scopes": ["mcp:full"]}), 403),
+        (await bed.rest("POST", KEYS, token, {"name": ""}), 400),
+        (await bed.rest("GET", f"{KEYS}?limit=0", token), 400),
+        (await bed.rest("POST", f"{KEYS}/key_000000000000/rotate", token, {"graceSeconds": -1}), 400),
+    ]
+    assert [answer.status_code for answer, _ in refused] == [status for _, status in refused]
+    assert not any("X-RateLimit-Remaining" in answer.headers for answer, _ in refused)
+    assert (await bed.rest("GET", KEYS, token)).headers["X-RateLimit-Remaining"] == "4"

@@ -6,9 +6,10 @@ import asyncio
 
 from aiohttp import web
 
+from sidecar.demo.issuer import DevIssuer
 from tests.e2e.bed import JWT_ROUTE, assert_refused, notification, request, tool_call
 from tests.e2e.conftest import Start
-from tests.mcp_server import StubUpstream, reply
+from tests.mcp_server import Stream, StubUpstream, reply
 
 TOKEN_REFUSED = "Token does not have permission for this operation"
 NOWHERE = "http://127.0.0.1:9"
@@ -134,3 +135,57 @@ async def test_a_route_for_both_kinds_takes_either_and_challenges_with_bearer(st
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"].startswith("Bearer")
     assert stub.received == []
+
+
+async def test_in_band_a_refused_notification_or_response_is_dropped_however_early_it_was_refused(
+    start: Start, stub: StubUpstream
+) -> None:
+    bed = await start(**IN_BAND)
+    unusable, good = bed.token(sub="a!b"), bed.token()
+    dropped = (notification("notifications/initialized"), {"jsonrpc": "2.0", "id": 3, "result": {}})
+    for message in dropped:
+        answers = [
+            await bed.post(message, token=unusable),
+            await bed.post(message, token=good, headers=(("X-API-Key", "mcp_x"),)),
+            await bed.post(message, token=good, headers=(("Mcp-Session-Id", "a"), ("Mcp-Session-Id", "a"))),
+        ]
+        assert [(answer.status_code, answer.content) for answer in answers] == [(202, b"")] * 3
+    asked = await bed.post(request("ping", id="q"), token=unusable)
+    assert (asked.status_code, asked.json()["error"]["code"]) == (200, 403)
+    assert stub.received == []
+
+
+async def test_what_was_counted_says_so_even_when_the_upstream_fails(start: Start, stub: StubUpstream) -> None:
+    policy = {"name": "few", "per": "account", "requests": 5, "window_s": 60}
+    bed = await start(limits={"policies": [policy]})
+    stub.answer = reply(401, {})
+    answer = await bed.post(request("ping"), token=bed.token())
+    assert_refused(answer, 502, "UPSTREAM_UNAVAILABLE")
+    assert answer.headers["X-RateLimit-Remaining"] == "4"
+
+
+async def test_an_expired_token_ends_its_streams_cleanly_and_not_its_running_call(
+    start: Start, stub: StubUpstream, issuer: DevIssuer
+) -> None:
+    """The one real wait is the token's own second."""
+    bed, stream = await start(jwt={"issuers": [{"issuer": issuer.url, "leeway_s": 0}]}), Stream()
+    stub.answer = stream.answer
+    stream.send(b"data: {}\n\n")
+    headers = {"Authorization": f"Bearer {bed.token(expires_in_s=2)}"}
+    call = {**headers, "Content-Type": "application/json"}
+    async with asyncio.timeout(8):
+        async with bed.client.stream("GET", JWT_ROUTE, headers=headers) as listening:
+            pieces = listening.aiter_raw()
+            await anext(pieces)
+            running = Stream()
+            running.send(b"data: 1\n\n")
+            stub.answer = running.answer
+            async with bed.client.stream("POST", JWT_ROUTE, headers=call, json=request("ping")) as answer:
+                parts = answer.aiter_raw()
+                await anext(parts)
+                assert [piece async for piece in pieces] == []
+                await stream.left.wait()
+                running.send(b"data: 2\n\n")
+                assert await anext(parts) == b"data: 2\n\n"
+                running.end()
+    assert [line["reason"] for line in bed.accesses() if line["method"] == "GET"] == ["expired"]

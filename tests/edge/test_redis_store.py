@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import RedisStore
 from sidecar.edge.redis.link import Script
+from sidecar.edge.redis.names import owner
 from sidecar.model import Admission, Limit
 from tests.redis_server import RedisServer
 from tests.stores import PATIENT_S, ask, ask_with, make_key, redis_client
@@ -270,3 +271,62 @@ def test_a_url_that_is_none_is_an_error_of_the_configuration() -> None:
 
 def test_every_script_is_shipped_and_has_a_digest() -> None:
     assert len(Script("window", "admit").sha) == 40
+
+
+async def test_a_key_that_was_not_added_leaves_nothing_behind_for_long(store: RedisStore, client: Redis) -> None:
+    kept, refused = make_key("a", expires_at=FAR), make_key("b", expires_at=FAR)
+    assert await store.add(kept, max_active=1, now=0)
+    assert not await store.add(refused, max_active=1, now=0)
+    assert await client.ttl(owner(kept.id)) == -1
+    assert 0 < await client.ttl(owner(refused.id)) <= 60
+
+
+async def test_a_revoked_token_is_refused_by_a_redis_that_can_no_longer_write(store: RedisStore, client: Redis) -> None:
+    await store.revoke_token("t")
+    await client.config_set("maxmemory", 1)
+    try:
+        assert not await store.meet("t", "acme", FAR)
+        with pytest.raises(StoreUnavailable):
+            await store.meet("u", "acme", FAR)
+    finally:
+        await client.config_set("maxmemory", 0)
+
+
+async def test_for_a_moment_after_a_failure_nobody_waits_for_redis_again(
+    hasty: RedisStore, server: RedisServer
+) -> None:
+    await hasty.ping()
+    server.pause()
+    with pytest.raises(StoreUnavailable):
+        await hasty.admit(ask(LIMIT))
+    server.resume()
+    with pytest.raises(StoreUnavailable):  # Redis would answer, and is not asked
+        await hasty.admit(ask(LIMIT))
+    async with asyncio.timeout(PATIENT_S):
+        while not await _admits(hasty):  # noqa: ASYNC110 - what is waited for is time
+            await asyncio.sleep(0.01)
+
+
+async def _admits(store: RedisStore) -> bool:
+    try:
+        return (await store.admit(ask(LIMIT))).admitted
+    except StoreUnavailable:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "policy", "dangerous"),
+    [("100mb", "volatile-lru", True), ("100mb", "allkeys-lru", True), ("100mb", "noeviction", False)],
+)
+async def test_a_redis_that_evicts_is_warned_of(
+    store: RedisStore, client: Redis, maxmemory: str, policy: str, dangerous: bool
+) -> None:
+    """What it evicts first has an expiry, and revocations have one."""
+    assert await store.warnings() == ()
+    await client.config_set("maxmemory", maxmemory)
+    await client.config_set("maxmemory-policy", policy)
+    try:
+        assert bool(await store.warnings()) is dangerous
+    finally:
+        await client.config_set("maxmemory", 0)
+        await client.config_set("maxmemory-policy", "noeviction")

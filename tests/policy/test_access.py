@@ -151,6 +151,9 @@ def test_an_unknown_notification_is_dropped() -> None:
         (request("vendor/erase"), None, True),
         (Action("stream"), None, False),
         (Action("notification", "notifications/vendor"), None, False),
+        (Action("manage", "GET"), None, False),
+        (Action("manage", "POST"), None, True),
+        (Action("manage", "DELETE"), None, True),
     ],
 )
 def test_only_what_may_change_something_counts_as_a_write(

@@ -52,7 +52,7 @@ def test_good_claims_become_a_principal() -> None:
         credential_id=credential_id("https://idp.example", "alice", "cli"),
         scopes=("mcp:read",),
         issued_at=NOW - 5,
-        expires_at=NOW + 600,
+        expires_at=NOW + 600 + POLICY.leeway_s,
         client_id="cli",
         token_id=token_id("https://idp.example", "t-1"),
         foreign_scopes=frozenset({"openid"}),
@@ -136,7 +136,7 @@ def test_expiry_is_required_and_a_time_in_seconds(exp: Any) -> None:
 )
 def test_a_token_expires_when_the_leeway_is_over(exp: float, valid: bool) -> None:
     if valid:
-        assert judge(exp=exp).expires_at == exp
+        assert judge(exp=exp).expires_at == exp + POLICY.leeway_s
     else:
         assert reason(exp=exp) == "token_expired"
 
@@ -196,7 +196,9 @@ def test_the_account_is_prefix_and_claim() -> None:
         ({"scope": "mcp:full\tmcp:read"}, ()),
         ({"scope": ["mcp:full mcp:read"]}, ()),
         ({"scope": "MCP:full"}, ("mcp:read",)),
-        ({"scope": "openid", "scp": "mcp:full"}, ("mcp:read",)),
+        ({"scope": "openid", "scp": "mcp:full"}, ("mcp:full",)),
+        ({"scope": "mcp:tools:list", "scp": "mcp:full"}, ("mcp:tools:list",)),
+        ({"scope": "openid,mcp:full"}, ()),
         ({"scp": ["mcp:full"]}, ("mcp:full",)),
     ],
 )

@@ -59,9 +59,15 @@ def test_the_operators_own_headers_pass_too_but_never_with_an_underscore() -> No
     assert sent(("X-Tenant", "a"), ("X_Tenant", "b"), pass_headers=allowed) == {"x-tenant": "a"}
 
 
-@pytest.mark.parametrize("connection", ["mcp-name", "Mcp-Name, close", "close,MCP-NAME", "a, mcp-name ,b"])
+@pytest.mark.parametrize("connection", ["baggage", "Baggage, close", "close,BAGGAGE", "a, baggage ,b"])
 def test_what_the_client_calls_hop_by_hop_ends_here(connection: str) -> None:
-    assert "mcp-name" not in sent(("Mcp-Name", "add"), ("Connection", connection))
+    assert "baggage" not in sent(("Baggage", "k=v"), ("Connection", connection))
+
+
+@pytest.mark.parametrize("connection", ["mcp-name", "close, Mcp-Method", "content-type", "MCP-PROTOCOL-VERSION"])
+def test_what_is_judged_cannot_be_called_hop_by_hop(connection: str) -> None:
+    with pytest.raises(InvalidRequest):
+        sent(("Connection", connection))
 
 
 def test_values_cross_byte_by_byte() -> None:

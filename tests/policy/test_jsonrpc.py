@@ -98,6 +98,8 @@ def test_null_params_are_no_params() -> None:
         {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "a", "Arguments": {}}},
         {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"ref": {"type": "ref/resource", "Type": "ref/prompt"}}},
         {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"notifications": {"toolslistchanged": True}}},
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "a" + "\u0300" * 64: 1},
+        {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"\ufdfa" * 65: 1}},
         [],
         [{"jsonrpc": "2.0", "id": 1, "method": "ping"}],
         "ping",
@@ -125,19 +127,21 @@ def test_unknown_members_are_nobodys_business() -> None:
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        (body(id=7, method="ping"), (7, True)),
-        (body(id="x", method="ping"), ("x", True)),
-        (body(id=7, result={}), (7, False)),
-        (body(method="notifications/initialized"), (None, False)),
-        (body(id=None, method="ping"), (None, False)),
-        (body(id=1.5, method="ping"), (None, False)),
-        (b'{"id":1,"id":2,"method":"ping"}', (None, False)),
-        (b'[{"id":1}]', (None, False)),
-        (b"", (None, False)),
-        (b"\xff", (None, False)),
+        (body(id=7, method="ping"), (7, "request")),
+        (body(id="x", method="ping"), ("x", "request")),
+        (body(id=7, result={}), (7, "response")),
+        (body(method="notifications/initialized"), (None, "notification")),
+        (body(id=None, method="ping"), (None, "request")),
+        (body(id=1.5, method="ping"), (None, "request")),
+        (body(id=7), (7, None)),
+        (body(id=7, error={}), (7, "response")),
+        (b'{"id":1,"id":2,"method":"ping"}', (None, None)),
+        (b'[{"id":1}]', (None, None)),
+        (b"", (None, None)),
+        (b"\xff", (None, None)),
     ],
 )
-def test_a_glance_finds_the_id_of_one_valid_message_and_nothing_else(raw: bytes, expected: Any) -> None:
+def test_a_glance_finds_the_id_and_the_kind_of_one_strict_object_and_nothing_else(raw: bytes, expected: Any) -> None:
     assert jsonrpc.glance(raw) == expected
 
 
@@ -255,6 +259,15 @@ def test_modern_headers_that_differ_from_the_body_are_refused(message: Any, line
 
 def test_a_legacy_message_may_carry_modern_headers_that_nobody_reads() -> None:
     agree(CALL, ("Mcp-Method", "tools/list"), ("Mcp-Name", "other"))
+
+
+def test_a_body_that_says_it_is_modern_needs_the_header_to_say_so_too() -> None:
+    """The upstream may go by the one or by the other."""
+    message = {"method": "ping", "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}}
+    with pytest.raises(HeaderMismatch):
+        agree(message)
+    with pytest.raises(HeaderMismatch):
+        agree(message, ("MCP-Protocol-Version", "2025-11-25"))
 
 
 @pytest.mark.parametrize("name", ["Mcp-Method", "Mcp-Name", "MCP-Protocol-Version", "Mcp-Session-Id"])

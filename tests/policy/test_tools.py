@@ -35,7 +35,11 @@ def test_only_the_literal_true_of_an_annotation_counts(annotations: Any, expecte
 @pytest.fixture
 def lists() -> ToolLists:
     return ToolLists(
-        {"read": ["get_*", "List", "both", "a[12]"], "write": ["set_*", "both"], "destructive": ["*_forever"]}
+        {
+            "read": ["get_*", "List", "both", "a[12]", "purge*"],
+            "write": ["set_*", "both"],
+            "destructive": ["*_forever", "purge[all]"],
+        }
     )
 
 
@@ -50,6 +54,10 @@ def lists() -> ToolLists:
         ("get", None),
         ("a1", "read"),
         ("a3", None),
+        ("a[12]", "read"),
+        ("purge[all]", "destructive"),
+        ("purgea", "destructive"),
+        ("purge", "read"),
         ("set_x", "write"),
         ("both", "write"),
         ("get_rid_forever", "destructive"),

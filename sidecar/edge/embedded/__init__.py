@@ -47,6 +47,10 @@ class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
             raise self._usage.problem
         self._copies.refresh()
 
+    async def warnings(self) -> tuple[str, ...]:
+        """See `ports.Store`."""
+        return ()
+
     async def aclose(self) -> None:
         """See `ports.Store`."""
         try:

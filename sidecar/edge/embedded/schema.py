@@ -18,7 +18,8 @@ INITIAL: Final = (
     """CREATE TABLE keys (
         id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, prefix TEXT NOT NULL, scopes TEXT NOT NULL,
         secret_hash TEXT NOT NULL, created_at REAL NOT NULL, created_by TEXT NOT NULL, origin TEXT NOT NULL,
-        lifetime_s REAL NOT NULL, expires_at REAL NOT NULL, revoked_at REAL, replaced_by TEXT, version INTEGER NOT NULL
+        lifetime_s REAL NOT NULL, expires_at REAL NOT NULL, revoked_at REAL, replaced_by TEXT, replaces TEXT,
+        version INTEGER NOT NULL
     ) WITHOUT ROWID""",
     "CREATE UNIQUE INDEX keys_newest ON keys (account, created_at, id)",
     "CREATE INDEX keys_active ON keys (account, expires_at) WHERE revoked_at IS NULL",

@@ -6,12 +6,12 @@ import asyncio
 import re
 import secrets
 import time
-from typing import Final, Literal
+from typing import Final
 
 from aiohttp import web
 
 from sidecar.denials import InvalidRequest, PayloadTooLarge, RequestTimeout
-from sidecar.model import JsonRpcId, Progress, RequestFacts
+from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc
 from sidecar.policy.addresses import IpNetwork
 
@@ -72,25 +72,26 @@ class Exchange:
         if self.request.body_exists:
             raise InvalidRequest("unexpected_body", "This method takes no body")
 
-    async def identify_message(self) -> tuple[JsonRpcId | None, Literal["request", "notification", "other"]]:
-        """Return the id that a refusal carries, and what was refused.
+    async def identify_message(self) -> tuple[JsonRpcId | None, MessageKind | None]:
+        """Return the id that a refusal carries, and the kind of message that was refused, as far as they are known.
 
-        When the body was not judged yet, at most 64 KiB of it are read, for at most 250 ms, and for this alone.
+        When the body was not read yet, at most 64 KiB of it are, for at most 250 ms, and for this alone.
         """
-        progress = self.progress
-        if progress.action is not None:
-            is_known = progress.action.kind in ("request", "notification")
-            return progress.message_id, progress.action.kind if is_known else "other"  # type: ignore[return-value] # narrowed by is_known
-        if self._body_taken:
-            return progress.message_id, "request" if progress.message_id is not None else "other"
-        message_id, is_request = jsonrpc.glance(await self._glance())
-        return message_id, "request" if is_request else "other"
+        if not self._body_taken:
+            self.progress.message_id, self.progress.message_kind = jsonrpc.glance(await self._glance())
+        return self.progress.message_id, self.progress.message_kind
 
     @property
     def is_endless(self) -> bool:
         """Whether the answer may go on for ever: GET, and `subscriptions/listen` since 2026-07-28."""
         action = self.progress.action
         return action is not None and (action.kind == "stream" or action.method == "subscriptions/listen")
+
+    @property
+    def valid_for_s(self) -> float:
+        """How long the credential is still good for, leeway included."""
+        principal = self.progress.principal
+        return 0.0 if principal is None else max(0.0, principal.expires_at - time.time())
 
     @property
     def unread(self) -> bool:

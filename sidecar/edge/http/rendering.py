@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 from sidecar.denials import Denial, DroppedNotification, UnknownMethod
-from sidecar.model import CredentialKind, Era, JsonRpcId, Route
+from sidecar.model import CredentialKind, Era, JsonRpcId, MessageKind, Route
 from sidecar.policy import discovery
 
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _IN_BAND_NEVER: Final = 401
 
-Shape = Literal["request", "notification", "other"]
-"""What a refused POST carried, as far as that is known; *other* also stands for GET and DELETE."""
-
 
 def json_rpc(
-    denial: Denial, *, route: Route | None, era: Era, message_id: JsonRpcId | None, shape: Shape
+    denial: Denial, *, route: Route | None, era: Era, message_id: JsonRpcId | None, kind: MessageKind | None
 ) -> web.Response:
     """Render a refusal on a route that speaks JSON-RPC."""
     status = _status(denial, era)
@@ -30,9 +27,9 @@ def json_rpc(
     if isinstance(denial, DroppedNotification):
         return web.Response(status=202)
     if route is not None and route.denials == "in_band" and denial.status != _IN_BAND_NEVER:
-        if shape == "notification":
+        if kind in ("notification", "response"):
             return web.Response(status=202, headers=dict(denial.headers))
-        if shape == "request" and message_id is not None:
+        if kind == "request" and message_id is not None:
             status, challenge = 200, None
     response = web.Response(
         status=status,

@@ -25,8 +25,8 @@ from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.relay import head, relay, whole
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
-from sidecar.management import ManagementApi
-from sidecar.model import Permit, Route
+from sidecar.management import Act, ManagementApi
+from sidecar.model import Permit, Principal, Route
 from sidecar.policy.addresses import IpNetwork
 from sidecar.ports import Observer, Upstream, UpstreamAnswer
 
@@ -40,6 +40,7 @@ FORWARDED: Final = "forwarded"
 ANSWERED: Final = "answered"
 CLIENT_CLOSED: Final = "client_closed"
 SHUTDOWN: Final = "shutdown"
+EXPIRED: Final = "expired"
 
 
 class PublicServer:
@@ -75,9 +76,12 @@ class PublicServer:
     def end_streams(self) -> None:
         """End, cleanly, the answers that would go on for ever; the others are left to end by themselves."""
         self._stopping = True
-        for exchange, answer in self._streams.items():
-            exchange.ended_by = SHUTDOWN
-            answer.close()
+        for exchange in tuple(self._streams):
+            self._end(exchange, SHUTDOWN)
+
+    def _end(self, exchange: Exchange, reason: str) -> None:
+        exchange.ended_by = reason
+        self._streams[exchange].close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -123,7 +127,11 @@ class PublicServer:
             return exchange.json_body(self._max_body_bytes, self._body_timeout_s)
 
         permit = await self._gateway.check(route, facts, read_body, exchange.progress)
-        return await self._forward(exchange, route, permit)
+        try:
+            return await self._forward(exchange, route, permit)
+        except Denial as denial:
+            denial.headers += permit.answer_headers  # it was counted, whatever became of it
+            raise
 
     async def _forward(self, exchange: Exchange, route: Route, permit: Permit) -> web.StreamResponse:
         sent = time.perf_counter()
@@ -145,14 +153,18 @@ class PublicServer:
     async def _stream(
         self, exchange: Exchange, route: Route, answer: UpstreamAnswer, lines: CIMultiDict[str]
     ) -> web.StreamResponse:
+        expiry = None
         if exchange.is_endless:
             self._streams[exchange] = answer
+            expiry = asyncio.get_running_loop().call_later(exchange.valid_for_s, self._end, exchange, EXPIRED)
         self._observer.stream_opened(route.path)
         try:
             return await relay(exchange.request, answer, lines, ended=lambda: exchange.ended_by is not None)
         finally:
             self._observer.stream_closed(route.path)
             self._streams.pop(exchange, None)
+            if expiry is not None:
+                expiry.cancel()
 
     async def _manage(self, exchange: Exchange) -> web.StreamResponse:
         facts = exchange.facts
@@ -161,16 +173,22 @@ class PublicServer:
             raise NotFound("path_unknown")
         if facts.method not in methods:
             raise MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(methods)),))
-        principal, rate_headers = await self._gateway.check_management(facts, exchange.progress)
+
+        async def read_body() -> bytes | None:
+            if not exchange.request.body_exists:
+                return None
+            return await exchange.json_body(_MANAGEMENT_BODY_BYTES, self._body_timeout_s)
+
+        def understand(principal: Principal, body: bytes) -> Act:
+            return self._management.read(principal, facts, body)
+
+        permit = await self._gateway.check_management(facts, read_body, understand, exchange.progress)
         try:
-            body = b""
-            if exchange.request.body_exists:
-                body = await exchange.json_body(_MANAGEMENT_BODY_BYTES, self._body_timeout_s) or b""
-            answer = await self._management.handle(principal, facts, body)
+            answer = await permit.act(permit.asked_at)
         except Denial as denial:
-            denial.headers += rate_headers
+            denial.headers += permit.answer_headers
             raise
-        response = web.Response(status=answer.status, headers=dict(rate_headers))
+        response = web.Response(status=answer.status, headers=dict(permit.answer_headers))
         if answer.document is not None:
             response.body = orjson.dumps(answer.document)
             response.content_type = "application/json"
@@ -197,10 +215,8 @@ class PublicServer:
         if label == MANAGEMENT_PATH:
             response = rendering.problem(denial)
         else:
-            message_id, shape = await exchange.identify_message()
-            response = rendering.json_rpc(
-                denial, route=route, era=exchange.facts.era, message_id=message_id, shape=shape
-            )
+            message_id, kind = await exchange.identify_message()
+            response = rendering.json_rpc(denial, route=route, era=exchange.facts.era, message_id=message_id, kind=kind)
         self._mark(exchange, response.headers)
         if exchange.unread:
             response.force_close()

@@ -93,10 +93,15 @@ class Http:
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise KeySetError(f"{url} answered {response.status}")
+                    raise KeySetError(f"{_shown(url)} answered {response.status}")
                 return await _bounded_body(response, url), response.headers.get("Cache-Control")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise KeySetError(f"{url}: {type(error).__name__}: {error}") from error
+            raise KeySetError(f"{_shown(url)}: {type(error).__name__}: {error}".replace(url, _shown(url))) from error
+
+
+def _shown(url: str) -> str:
+    """Leave out the query, which may hold a secret."""
+    return url.partition("?")[0]
 
 
 async def _bounded_body(response: aiohttp.ClientResponse, url: str) -> bytes:
@@ -104,5 +109,5 @@ async def _bounded_body(response: aiohttp.ClientResponse, url: str) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > keysets.MAX_DOCUMENT_BYTES:
-            raise KeySetError(f"{url}: larger than {keysets.MAX_DOCUMENT_BYTES} bytes")
+            raise KeySetError(f"{_shown(url)}: larger than {keysets.MAX_DOCUMENT_BYTES} bytes")
     return bytes(body)

@@ -34,6 +34,15 @@ class RedisStore(RedisAdmission, RedisKeys, RedisRevocations, RedisUsage):
         """See `ports.Store`."""
         await self._link.call("PING")
 
+    async def warnings(self) -> tuple[str, ...]:
+        """See `ports.Store`."""
+        answer: bytes = await self._link.call("INFO", "memory")
+        memory = dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if memory.get("maxmemory", "0") == "0" or policy == "noeviction":
+            return ()
+        return (f"Redis evicts ({policy}) when it is full: revocations could be forgotten; set noeviction",)
+
     async def aclose(self) -> None:
         """See `ports.Store`."""
         await self._link.aclose()

@@ -19,6 +19,10 @@ REPLACE: Final = Script("replace_key")
 PAGE: Final = Script("page")
 
 
+CLAIM_S: Final = 60
+"""How long the name of a key that is not there yet may stand for nothing."""
+
+
 class RedisKeys(OnRedis):
     """Keys, each under its account's hash tag; who knows only an id finds the account through a name of its own."""
 
@@ -37,15 +41,14 @@ class RedisKeys(OnRedis):
         if not await self._claim(record):
             return False
         account = record.account
-        return bool(
-            await self._link.run(
-                ADD,
-                (names.record(account, record.id), names.key_list(account), names.active_keys(account)),
-                *written(record),
-                "" if max_active is None else max_active,
-                repr(now),
-            )
+        added = await self._link.run(
+            ADD,
+            (names.record(account, record.id), names.key_list(account), names.active_keys(account)),
+            *written(record),
+            "" if max_active is None else max_active,
+            repr(now),
         )
+        return await self._settled(record, bool(added))
 
     async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
         """See `ports.KeyStore`."""
@@ -57,7 +60,8 @@ class RedisKeys(OnRedis):
         if successor is not None:
             keys.append(names.record(account, successor.id))
             arguments += written(successor)
-        return bool(await self._link.run(REPLACE, keys, *arguments))
+        replaced = bool(await self._link.run(REPLACE, keys, *arguments))
+        return replaced if successor is None else await self._settled(successor, replaced)
 
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
         """See `ports.KeyStore`."""
@@ -81,9 +85,16 @@ class RedisKeys(OnRedis):
 
     async def _claim(self, record: KeyRecord) -> bool:
         """Name the key's account before there is a key: should the second step fail, a name for nothing is harmless."""
-        if await self._link.call("SET", names.owner(record.id), record.account, "NX") is not None:
+        claim = ("SET", names.owner(record.id), record.account, "NX", "EX", CLAIM_S)
+        if await self._link.call(*claim) is not None:
             return True
         return await self.account_of(record.id) == record.account
+
+    async def _settled(self, record: KeyRecord, added: bool) -> bool:
+        """Make the claim last when there is a key now; else it goes by itself, unless it is of a key that was there."""
+        if added:
+            await self._link.call("PERSIST", names.owner(record.id))
+        return added
 
 
 def written(record: KeyRecord) -> list[str]:

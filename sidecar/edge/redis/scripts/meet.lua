@@ -4,8 +4,11 @@
 
 local lives_ms = math.ceil(tonumber(ARGV[3]) * 1000 - clock_us(ARGV[1]) / 1000)
 lives_ms = string.format('%.0f', math.max(1, math.min(lives_ms, 315360000000)))
-redis.call('SADD', KEYS[1], ARGV[2])
-for _, key in ipairs(KEYS) do
-  if redis.call('PTTL', key) < tonumber(lives_ms) then redis.call('PEXPIRE', key, lives_ms) end
+-- Asked before anything is written: a Redis that is out of memory refuses to write, and must not hide a revocation.
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  if redis.call('PTTL', KEYS[2]) < tonumber(lives_ms) then redis.call('PEXPIRE', KEYS[2], lives_ms) end
+  return 1
 end
-return redis.call('EXISTS', KEYS[2])
+redis.call('SADD', KEYS[1], ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(lives_ms) then redis.call('PEXPIRE', KEYS[1], lives_ms) end
+return 0
