@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import BinaryIO, Final, Literal, Protocol
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, BinaryIO, Final, Literal, Protocol
 
 import uvloop
 
@@ -19,13 +20,16 @@ from sidecar.edge.admin import Readiness, Status, admin_port, http_url
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.listener import Listener
 from sidecar.edge.http.server import PublicServer
+from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets
 from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
 from sidecar.edge.upstream import UpstreamClient
+from sidecar.handover import Handover
 from sidecar.keyring import Keyring
 from sidecar.management import ManagementApi
 from sidecar.policy.identity import Signer
-from sidecar.ports import Store
+from sidecar.policy.quotas import StreamLimit
+from sidecar.stores import Store
 from sidecar.wiring import open_store
 from sidecar.workers import Supervisor
 
@@ -182,25 +186,37 @@ class Sidecar:
         identity_keys = wiring.identity_keys(config)
         telemetry.event("identity", key_id=identity_keys[0].id, algorithm=identity_keys[0].algorithm)
         signer = Signer(identity_keys, authority=self._upstream.authority, ttl_s=config.identity.ttl_s)
-        self._catalogue = catalogue = wiring.catalogue(config, self._upstream, signer, telemetry)
-        parts.push_async_callback(catalogue.aclose)
-        catalogue.start()
+        self._catalogue = wiring.catalogue(config, self._upstream, signer, telemetry)
+        parts.push_async_callback(self._catalogue.aclose)
+        self._catalogue.start()
         self.keyring = wiring.keyring(config, self._store, hasher)
+        return await self._public_server(signer, hasher)
+
+    async def _public_server(self, signer: Signer, hasher: BcryptHasher) -> PublicServer:
+        config, telemetry = self._config, self.telemetry
+        tools = wiring.tool_classes(config, self._catalogue)
+        stream_limit = StreamLimit(config.limits.streams.per_credential)
+        gateway = wiring.gateway(
+            config,
+            store=self._store,
+            hasher=hasher,
+            key_sets=self._key_sets,
+            signer=signer,
+            tools=tools,
+            stream_limit=stream_limit,
+            telemetry=telemetry,
+        )
+        streams = OpenStreams(self._store, gateway.recheck, stream_limit)
+        await self._parts.enter_async_context(_running(streams.watch()))
         rule = config.api_keys.management
         return PublicServer(
             routes=config.routes,
-            gateway=wiring.gateway(
-                config,
-                store=self._store,
-                hasher=hasher,
-                key_sets=self._key_sets,
-                signer=signer,
-                catalogue=catalogue,
-                telemetry=telemetry,
-            ),
+            gateway=gateway,
+            streams=streams,
             management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
             upstream=self._upstream,
-            identity_keys=signer.jwks(),
+            handover=Handover(self._store, tools, time.time),
+            front=wiring.front(config, signer.jwks()),
             observer=telemetry,
             max_body_bytes=config.max_body_bytes,
             stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
@@ -252,6 +268,17 @@ async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
     for warning in config_warnings:
         service.telemetry.event("config_warning", level="warning", problem=warning)
     return await run(service, asyncio.Event())
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have something run in the background until the end of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -13,10 +13,12 @@ from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedDict
 from sidecar.denials import InvalidApiKey, InvalidToken, StoreUnavailable
-from sidecar.model import ApiKey, BearerToken, KeyRecord, Limit, PresentedKey, Principal, RequestFacts
+from sidecar.model import BearerToken, Limit, PresentedKey, Principal, RequestFacts
 from sidecar.policy import apikeys, quotas, tokens
 from sidecar.policy.tokens import IssuerPolicy
-from sidecar.ports import FailureCounter, RevocationStore, SecretHasher, Store, VerificationKeys
+from sidecar.ports import SecretHasher, VerificationKeys
+from sidecar.records import ApiKey, KeyRecord
+from sidecar.stores import FailureCounter, RevocationStore, Store
 
 _REMEMBERED: Final = 10_000
 _REMEMBER_SECRET_S: Final = 600

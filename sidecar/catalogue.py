@@ -12,8 +12,9 @@ import orjson
 
 from sidecar.denials import BadGateway, Denial, UpstreamNotReady
 from sidecar.model import Headers, ToolClass
-from sidecar.policy.tools import class_of_annotations
-from sidecar.ports import Upstream, UpstreamAnswer
+from sidecar.policy.events import EventSplitter, data_of
+from sidecar.policy.tools import ToolLists, class_of_annotations
+from sidecar.ports import ToolCatalogue, Upstream, UpstreamAnswer
 
 _MODERN_VERSION: Final = "2026-07-28"
 _LEGACY_VERSION: Final = "2025-11-25"
@@ -201,6 +202,22 @@ class NoCatalogue:
         """There is nothing to stop."""
 
 
+class ToolClasses:
+    """Is this tool a read, a write or destructive? By the operator's lists, else the catalogue, else *write*."""
+
+    def __init__(self, lists: ToolLists, catalogue: ToolCatalogue) -> None:
+        self._lists = lists
+        self._catalogue = catalogue
+
+    def of(self, tool: str) -> ToolClass:
+        """Return the tool's class.
+
+        Raises:
+            UpstreamNotReady: it depends on the catalogue, and no fetch has succeeded yet.
+        """
+        return self._lists.declared(tool) or self._catalogue.annotated(tool) or "write"
+
+
 def _reply_in(content: bytes) -> dict[str, Any]:
     """Return the JSON-RPC answer in a JSON body or in the last such event of an SSE body; empty when there is none."""
     for candidate in (content, *reversed(_events(content))):
@@ -214,15 +231,10 @@ def _reply_in(content: bytes) -> dict[str, Any]:
 
 
 def _events(content: bytes) -> list[bytes]:
-    """Return the data of each event, its lines joined (HTML, server-sent events, section 9.2.6)."""
-    events, data = [], []
-    for line in [*content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""]:
-        if line.startswith(b"data:"):
-            data.append(line[5:].removeprefix(b" "))
-        elif not line and data:
-            events.append(b"\n".join(data))
-            data = []
-    return events
+    """Return the data of each event, of the last one also when no blank line ends it."""
+    splitter = EventSplitter(_MAX_ANSWER_BYTES)
+    events = [*splitter.feed(content), splitter.rest()]
+    return [data for event in events if (data := data_of(event)) is not None]
 
 
 def _tools_in(reply: Mapping[str, Any]) -> list[Any] | None:

@@ -101,10 +101,23 @@ class AccountUnusable(Denial):
     text = "The account named by this token cannot be used here; ask the operator to check the account claim"
 
 
+class OriginNotAllowed(Denial):
+    """A page of another origin asks (MCP 2025-11-25, transports, "Security Warning"). It must not even read why."""
+
+    status, error_type = 403, "ORIGIN_NOT_ALLOWED"
+    text = "Pages of this origin may not ask here; its operator can add it to allowed_origins"
+
+
 class NotFound(Denial):
     """Nothing is here."""
 
     status, error_type, text = 404, "NOT_FOUND", "Nothing is served at this path"
+
+
+class SessionNotFound(Denial):
+    """No such session, or somebody else's: the client starts a new one (MCP 2025-11-25, "Session Management")."""
+
+    status, error_type, text = 404, "SESSION_NOT_FOUND", "Session not found; initialize a new one"
 
 
 class UnknownMethod(Denial):
@@ -152,6 +165,13 @@ class UnsupportedMediaType(Denial):
 
     status, error_type = 415, "UNSUPPORTED_MEDIA_TYPE"
     text = "Send Content-Type: application/json, in UTF-8 and without Content-Encoding"
+
+
+class HostNotAllowed(Denial):
+    """The `Host` is not a name of ours: a mistake, or DNS rebinding (RFC 9110 section 15.5.20)."""
+
+    status, error_type = 421, "HOST_NOT_ALLOWED"
+    text = "Nothing is served under this host name; the operator can set public_url or add it to allowed_hosts"
 
 
 class HeadersTooLarge(Denial):

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
+from sidecar.catalogue import ToolClasses
 from sidecar.denials import Denial, InvalidApiKey, InvalidToken, RateLimited, StoreUnavailable
 from sidecar.model import (
     Action,
     Admission,
     Credential,
     CredentialKind,
+    Handle,
     Headers,
+    Limit,
     Permit,
     Principal,
     Progress,
@@ -23,11 +26,12 @@ from sidecar.model import (
     ToolClass,
     Verdict,
 )
-from sidecar.policy import access, credentials, headers, jsonrpc, outbound, quotas
+from sidecar.policy import access, credentials, headers, jsonrpc, outbound, quotas, sessions
 from sidecar.policy.identity import Signer, identity_headers
-from sidecar.policy.quotas import AnswerHeaders, Limits
-from sidecar.policy.tools import ToolLists
-from sidecar.ports import AdmissionStore, Authenticator, ToolCatalogue
+from sidecar.policy.plans import Plans
+from sidecar.policy.quotas import AnswerHeaders, Limits, StreamLimit
+from sidecar.ports import Authenticator
+from sidecar.stores import AdmissionStore
 
 MANAGEMENT_PATH: Final = "/api/api-keys"
 _PARSE_IN_THREAD_BYTES: Final = 65_536
@@ -57,28 +61,32 @@ class Gateway:
         authenticators: Mapping[type, Authenticator[Any]],
         keys: ApiKeyAuthenticator,
         failures: FailedAttempts,
-        tool_lists: ToolLists,
-        catalogue: ToolCatalogue,
+        tools: ToolClasses,
         limits: Limits,
+        stream_limit: StreamLimit,
         admissions: AdmissionStore,
         signer: Signer,
         upstream_path: str,
         upstream_query: str,
         pass_headers: frozenset[str],
+        plans: Plans,
+        session_idle_s: float,
         clock: Callable[[], float],
         nonce: Callable[[], str],
     ) -> None:
         self._authenticators = authenticators
         self._keys = keys
         self._failures = failures
-        self._tool_lists = tool_lists
-        self._catalogue = catalogue
+        self._tools = tools
         self._limits = limits
+        self._stream_limit = stream_limit
         self._admissions = admissions
         self._signer = signer
         self._upstream_path = upstream_path
         self._upstream_query = upstream_query
         self._pass_headers = pass_headers
+        self._plans = plans
+        self._session_idle_s = session_idle_s
         self._clock = clock
         self._nonce = nonce
         self._large_bodies = asyncio.Semaphore(_LARGE_BODIES)
@@ -95,10 +103,12 @@ class Gateway:
         try:
             body = await read_body()
             action = await self._action(facts, body, progress)
-            tool_class = self._class_of(action)
+            self._stream_limit.require_room(principal, action, self._clock())
+            tool_class = None if action.tool is None else self._tools.of(action.tool)
             path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
-            lines = headers.to_upstream(facts, self._pass_headers)
-            principal, verdict = await self._admit(principal, action, tool_class, route.path, progress)
+            lines = headers.to_upstream(facts, self._pass_headers, session=sessions.session_of(facts, action))
+            belongs_to = sessions.handles(principal, facts, action, self._session_idle_s)
+            principal, verdict = await self._admit(principal, action, tool_class, route.path, progress, belongs_to)
         except Denial as denial:
             await self._note(denial, credential, principal, facts)
             raise
@@ -108,6 +118,7 @@ class Gateway:
             self._signed(facts, principal, path, query, lines, body),
             body,
             quotas.answer_headers(verdict.quotas, verdict.now),
+            self._plans.make(principal, facts, action, belongs_to),
         )
 
     async def check_management(
@@ -134,6 +145,17 @@ class Gateway:
             await self._note(denial, credential, principal, facts)
             raise
         return ManagementPermit(act, asked_at, quotas.answer_headers(verdict.quotas, verdict.now))
+
+    async def recheck(self, principal: Principal) -> Principal:
+        """Return the principal of a running stream as the store knows it now.
+
+        Raises:
+            InvalidToken, InvalidApiKey: it is good for nothing any more.
+            StoreUnavailable: that could not be found out.
+        """
+        look = Action("stream")
+        principal, _ = await self._vouch(principal, look, None, limits=(), write=False, counts_as_use=False)
+        return principal
 
     async def _identify(
         self, accepts: tuple[CredentialKind, ...], facts: RequestFacts, progress: Progress
@@ -165,18 +187,42 @@ class Gateway:
         async with self._large_bodies:
             return await asyncio.to_thread(jsonrpc.parse, body)
 
-    def _class_of(self, action: Action) -> ToolClass | None:
-        if action.tool is None:
-            return None
-        return self._tool_lists.declared(action.tool) or self._catalogue.annotated(action.tool) or "write"
-
     async def _admit(
-        self, principal: Principal, action: Action, tool_class: ToolClass | None, route: str, progress: Progress
+        self,
+        principal: Principal,
+        action: Action,
+        tool_class: ToolClass | None,
+        route: str,
+        progress: Progress,
+        belongs_to: tuple[Handle, ...] = (),
     ) -> tuple[Principal, Verdict]:
-        """Judge the principal as the store knows it now: a key that changed since it was read is judged again."""
+        """Spend what the action costs, if the principal may take it."""
         write = access.is_write(action, tool_class)
         free = action.kind == "response"
         limits = () if free else self._limits.applicable(route=route, tool=action.tool, write=write)
+        principal, verdict = await self._vouch(
+            principal, action, tool_class, limits=limits, write=write, belongs_to=belongs_to
+        )
+        progress.principal = principal
+        if verdict.unknown is not None:
+            raise sessions.unknown(verdict.unknown)
+        progress.quotas = verdict.quotas
+        if not verdict.admitted:
+            raise quotas.refusal(verdict.quotas, verdict.now)
+        return principal, verdict
+
+    async def _vouch(
+        self,
+        principal: Principal,
+        action: Action,
+        tool_class: ToolClass | None,
+        *,
+        limits: tuple[Limit, ...],
+        write: bool,
+        belongs_to: tuple[Handle, ...] = (),
+        counts_as_use: bool = True,
+    ) -> tuple[Principal, Verdict]:
+        """Judge the principal as the store knows it now: a key that changed since it was read is judged again."""
         for _ in range(_ATTEMPTS):
             access.authorize(principal, action, tool_class)
             key = principal.key
@@ -190,18 +236,17 @@ class Gateway:
                     key_id=None if key is None else key.id,
                     key_version=0 if key is None else key.version,
                     token_id=principal.token_id,
+                    handles=belongs_to,
+                    counts_as_use=counts_as_use,
                 )
             )
             if verdict.standing != "key_changed":
                 break
-            progress.principal = principal = self._keys.judge(verdict.key)
+            principal = self._keys.judge(verdict.key)
         else:
             raise StoreUnavailable("key_unsettled")
         if verdict.standing == "revoked":
             raise InvalidApiKey("key_revoked") if principal.kind == "api_key" else InvalidToken("token_revoked")
-        progress.quotas = verdict.quotas
-        if not verdict.admitted:
-            raise quotas.refusal(verdict.quotas, verdict.now)
         return principal, verdict
 
     async def _note(self, denial: Denial, credential: Credential, principal: Principal, facts: RequestFacts) -> None:

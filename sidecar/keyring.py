@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from sidecar.denials import Conflict, InvalidRequest, NotFound
-from sidecar.model import ApiKey, KeyRecord, StoredKey, Usage
 from sidecar.policy import apikeys, key_requests
 from sidecar.policy.identity import usable_account
-from sidecar.ports import KeyStore, RevocationStore, SecretHasher
+from sidecar.ports import SecretHasher
+from sidecar.records import ApiKey, KeyRecord, StoredKey, Usage
+from sidecar.stores import KeyStore, RevocationStore
 
 Origin = Literal["rest", "cli"]
 

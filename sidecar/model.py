@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from sidecar.records import KeyRecord
+
 SCOPES: Final = ("mcp:full", "mcp:read", "mcp:tools:call", "mcp:tools:list", "mcp:resources:read")
 """Every scope there is, in the order in which they are written to headers and records."""
 
@@ -60,67 +62,6 @@ class PresentedKey:
 
 
 Credential = BearerToken | PresentedKey
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """An API key taken apart: the public lookup id, the secret, and the whole text that is shown once."""
-
-    id: str
-    """``key_`` and the 12 characters of the lookup id."""
-    secret: str = field(repr=False)
-    text: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What is stored of an API key. Times are Unix seconds. The key itself is not here and nowhere else."""
-
-    id: str
-    account: str
-    name: str
-    prefix: str
-    """The first 16 characters of the key, for people to recognise it by."""
-    scopes: tuple[str, ...]
-    secret_hash: str = field(repr=False)
-    created_at: float
-    created_by: str
-    """The ``sub`` of the token that made it, or ``cli``."""
-    origin: Literal["rest", "cli"]
-    lifetime_s: float
-    """As asked for at creation; a rotation gives the successor the same."""
-    expires_at: float
-    revoked_at: float | None = None
-    replaced_by: str | None = None
-    replaces: str | None = None
-    version: int = 1
-    """Grows by one with every change, so that a stale copy can be told from a fresh one."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """A key's record with what its use has left behind."""
-
-    record: KeyRecord
-    last_used_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class UsageCount:
-    """How often a key was used in the hour or day that begins at `start` (Unix seconds)."""
-
-    start: int
-    requests: int = 0
-    refused: int = 0
-    writes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """48 hours and 30 days, oldest first, the current ones last, zeros included."""
-
-    hours: tuple[UsageCount, ...]
-    days: tuple[UsageCount, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +131,18 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Handle:
+    """Something that the upstream gave out and that works only for whom it was given to: a session or a task."""
+
+    kind: Literal["session", "task"]
+    id: str
+    owner: str
+    """See `policy.sessions.owner`."""
+    idle_s: float
+    """It is forgotten so long after its last use."""
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """Everything the store is asked about one request, in one trip."""
 
@@ -199,24 +152,31 @@ class Admission:
     limits: tuple[Limit, ...]
     write: bool = False
     """For the key's usage count."""
+    counts_as_use: bool = True
+    """Off for a look at the standing alone."""
     key_id: str | None = None
     key_version: int = 0
     """The version of the record that was judged."""
     token_id: str | None = None
+    handles: tuple[Handle, ...] = ()
+    """What the request says it belongs to: a session, a task, or a task in a session."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The store's whole answer. Anything but *good* with every quota admitting has spent nothing."""
 
-    standing: Literal["good", "key_changed", "revoked"]
-    """*revoked*: this token, or everything issued to the account before some later moment."""
+    standing: Literal["good", "key_changed", "revoked", "handle_unknown"]
+    """*revoked*: this token, or everything issued to the account before some later moment. *handle_unknown*: a handle
+    that was never given out, is forgotten, or is somebody else's."""
     now: float
     """The store's clock, Unix seconds."""
     quotas: tuple[Quota, ...] = ()
     """One for each limit asked about, in that order; empty unless *good*."""
     key: KeyRecord | None = None
     """With *key_changed*: the record as it is now, or None when there is none."""
+    unknown: Handle | None = None
+    """With *handle_unknown*: which one."""
 
     @property
     def admitted(self) -> bool:
@@ -259,6 +219,29 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class ResponsePlan:
+    """What becomes of the upstream's answer: what it gives out belongs to the one who asked, who may not see all."""
+
+    principal: Principal
+    era: Era
+    session_idle_s: float
+    message_id: JsonRpcId | None = None
+    """The request that is answered; None where answers to earlier ones may come again (`Last-Event-ID`)."""
+    session: Handle | None = None
+    """The session that the request belongs to."""
+    begins_session: bool = False
+    ends_session: bool = False
+    makes_task: bool = False
+    shows: tuple[Literal["tools", "tasks"], ...] = ()
+    """Lists of which only what the principal may see is shown."""
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether the answer's messages have to be looked at, and not only passed on."""
+        return self.makes_task or bool(self.shows)
+
+
+@dataclass(frozen=True, slots=True)
 class Permit:
     """Yes, and how: exactly what goes upstream, and what is added to the answer."""
 
@@ -271,3 +254,4 @@ class Permit:
     """The very bytes that were judged."""
     answer_headers: tuple[tuple[str, str], ...]
     """The rate headers that the client gets with the answer."""
+    plan: ResponsePlan

@@ -7,9 +7,9 @@ from typing import Final, Literal, Protocol
 
 from sidecar.bounded import BoundedDict
 from sidecar.denials import StoreUnavailable
-from sidecar.model import Admission, Limit, Quota, Verdict
+from sidecar.model import Admission, Handle, Limit, Quota, Verdict
 from sidecar.policy import quotas
-from sidecar.ports import AdmissionStore
+from sidecar.stores import AdmissionStore
 
 _REMEMBERED: Final = 10_000
 
@@ -27,8 +27,9 @@ class ResilientAdmissions:
 
     *deny*: 503. *allow*: no limits. *local*: this process's own limits, at `local_share` of each. Authentication
     does not open: a key passes only while the store has vouched for it within the last `offline_grace_s`, so a
-    revocation made during an outage may take that long. Tokens are proved by their signature; that one was revoked
-    can't be known until the store is back.
+    revocation made during an outage may take that long. A session goes on only where the store has vouched for its
+    owner before, which never changes. Tokens are proved by their signature; that one was revoked can't be known until
+    the store is back.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class ResilientAdmissions:
         self._clock = clock
         self._report = report
         self._vouched_until: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
+        self._vouched_handles: BoundedDict[tuple[str, Handle], None] = BoundedDict(_REMEMBERED)
 
     async def admit(self, admission: Admission) -> Verdict:
-        """Return the store's verdict, or ours in its absence (see `ports.AdmissionStore.admit`)."""
+        """Return the store's verdict, or ours in its absence (see `stores.AdmissionStore.admit`)."""
         try:
             verdict = await self._store.admit(admission)
         except StoreUnavailable as problem:
@@ -64,6 +66,11 @@ class ResilientAdmissions:
                 self._vouched_until[admission.key_id] = self._clock() + self._offline_grace_s
             else:
                 self._vouched_until.pop(admission.key_id, None)
+        for handle in admission.handles:
+            if verdict.standing == "good":
+                self._vouched_handles[admission.account, handle] = None
+            else:
+                self._vouched_handles.pop((admission.account, handle), None)
         return verdict
 
     async def count_refusal(self, account: str, key_id: str) -> None:
@@ -79,6 +86,8 @@ class ResilientAdmissions:
             raise StoreUnavailable("store_unavailable")
         if admission.key_id is not None and self._vouched_until.get(admission.key_id, 0.0) <= now:
             raise StoreUnavailable("key_unconfirmed")
+        if any((admission.account, handle) not in self._vouched_handles for handle in admission.handles):
+            raise StoreUnavailable("handle_unconfirmed")
         if self._on_failure == "allow":
             return Verdict("good", now)
         asked = [

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
-from sidecar.catalogue import Catalogue, NoCatalogue
+from sidecar.catalogue import Catalogue, NoCatalogue, ToolClasses
 from sidecar.config import Config, IssuerConfig
 from sidecar.edge import embedded
 from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.hashing import BcryptHasher
+from sidecar.edge.http.front import Front
 from sidecar.edge.identity_file import load_or_make
 from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.edge.redis import RedisStore
@@ -26,11 +27,15 @@ from sidecar.keyring import Keyring
 from sidecar.model import BearerToken, Headers, IdentityKey, Limit, PresentedKey
 from sidecar.offline import ResilientAdmissions
 from sidecar.policy import outbound
+from sidecar.policy.browsers import Browsers
+from sidecar.policy.discovery import Discovery
 from sidecar.policy.identity import Signer, identity_headers
-from sidecar.policy.quotas import Limits
+from sidecar.policy.plans import Plans
+from sidecar.policy.quotas import Limits, StreamLimit
 from sidecar.policy.tokens import IssuerPolicy
 from sidecar.policy.tools import ToolLists
-from sidecar.ports import Store, ToolCatalogue
+from sidecar.ports import ToolCatalogue
+from sidecar.stores import Store
 
 _NONCE_BYTES: Final = 16
 _OWN_SUBJECT: Final = "sidecar"
@@ -132,6 +137,30 @@ def catalogue(config: Config, client: UpstreamClient, signer: Signer, telemetry:
     return Catalogue(client, sign, refresh_s=config.catalogue.refresh_s, report=telemetry.catalogue)
 
 
+def tool_classes(config: Config, catalogue: ToolCatalogue) -> ToolClasses:
+    """Return what knows the class of a tool."""
+    lists = config.access.tools
+    operators = ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive})
+    return ToolClasses(operators, catalogue)
+
+
+def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
+    """Return what every request meets first, with all that is published."""
+    discovery = Discovery(
+        public_url=config.public_url,
+        routes=config.routes,
+        issuers=(issuer.issuer for issuer in config.jwt.issuers),
+        advertised_scopes=config.jwt.advertised_scopes,
+    )
+    browsers = Browsers(
+        public_url=config.public_url,
+        allowed_hosts=config.allowed_hosts,
+        allowed_origins=config.allowed_origins,
+        pass_headers=config.upstream.pass_headers,
+    )
+    return Front(browsers, discovery, identity_keys)
+
+
 def gateway(
     config: Config,
     *,
@@ -139,7 +168,8 @@ def gateway(
     hasher: BcryptHasher,
     key_sets: KeySets,
     signer: Signer,
-    catalogue: ToolCatalogue,
+    tools: ToolClasses,
+    stream_limit: StreamLimit,
     telemetry: Telemetry,
 ) -> Gateway:
     """Return the hot path."""
@@ -149,15 +179,14 @@ def gateway(
     keys = ApiKeyAuthenticator(store, hasher, failures, clock=clock, process_secret=secrets.token_bytes(32))
     policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
     tokens = JwtAuthenticator(policies, key_sets, store, clock, require_store=config.limits.on_store_failure == "deny")
-    lists = config.access.tools
     path, query = _target(config)
     return Gateway(
         authenticators={BearerToken: tokens, PresentedKey: keys},
         keys=keys,
         failures=failures,
-        tool_lists=ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive}),
-        catalogue=catalogue,
+        tools=tools,
         limits=Limits(config.limits.policies),
+        stream_limit=stream_limit,
         admissions=ResilientAdmissions(
             store,
             MemoryLimits(clock),
@@ -171,6 +200,8 @@ def gateway(
         upstream_path=path,
         upstream_query=query,
         pass_headers=frozenset(name.lower() for name in config.upstream.pass_headers),
+        plans=Plans(filter_lists=config.access.filter_lists, session_idle_s=config.sessions.idle_s),
+        session_idle_s=config.sessions.idle_s,
         clock=clock,
         nonce=_nonce,
     )

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from sidecar.edge.embedded import EmbeddedStore
 from sidecar.edge.redis import RedisStore
-from sidecar.model import Admission, KeyRecord, Limit
-from sidecar.ports import Store
+from sidecar.model import Admission, Limit
+from sidecar.records import KeyRecord
+from sidecar.stores import Store
 from tests.redis_server import shared_server
 
 STORES = ("embedded", "redis")

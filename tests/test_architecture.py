@@ -12,24 +12,26 @@ PACKAGE = Path(__file__).parent.parent / "sidecar"
 CEILING_FILE_LINES = 300
 CEILING_FUNCTION_LINES = 40
 
-INSIDE = {"gateway", "authenticators", "keyring", "catalogue", "offline", "management"}
-PURE = {"model", "denials", "bounded"}
+INSIDE = {"gateway", "authenticators", "keyring", "catalogue", "offline", "management", "handover"}
+PURE = {"model", "records", "denials", "bounded"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "model": set(),
+    "model": {"records"},
+    "records": set(),
     "denials": set(),
     "bounded": set(),
     "verify": set(),
     "policy": {*PURE, "policy"},
     "ports": {*PURE},
-    **{name: {*PURE, "ports", "policy", *INSIDE} for name in INSIDE},
-    "edge": {*PURE, "ports", "policy", *INSIDE},
+    "stores": {*PURE},
+    **{name: {*PURE, "ports", "stores", "policy", *INSIDE} for name in INSIDE},
+    "edge": {*PURE, "ports", "stores", "policy", *INSIDE},
     "config": {*PURE, "policy", "config"},
-    "wiring": {*PURE, "ports", "policy", *INSIDE, "edge", "config"},
+    "wiring": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config"},
     "workers": {"edge", "config"},
-    "app": {*PURE, "ports", "policy", *INSIDE, "edge", "config", "wiring", "workers"},
+    "app": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "wiring", "workers"},
     "worker": {"app", "edge"},
-    "demo": {*PURE, "ports", "policy", *INSIDE, "config", "app", "demo"},
-    "cli": {*PURE, "ports", "policy", *INSIDE, "config", "app", "demo", "cli"},
+    "demo": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "demo"},
+    "cli": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "demo", "cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -15,9 +15,10 @@ import pytest
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
 from sidecar.denials import InvalidApiKey, InvalidToken, RateLimited, StoreUnavailable
 from sidecar.edge.jwks import KeySets, KeySource
-from sidecar.model import ApiKey, BearerToken, KeyRecord, Limit, PresentedKey
+from sidecar.model import BearerToken, Limit, PresentedKey
 from sidecar.policy import apikeys
 from sidecar.policy.claims import IssuerPolicy
+from sidecar.records import ApiKey, KeyRecord
 from tests.keyrings import START, Bench, opened
 from tests.policy.facts import facts
 

@@ -28,6 +28,12 @@ def test_audiences_left_out_are_the_urls_of_the_jwt_routes(audiences: str) -> No
     assert loaded(text + issuer(audiences)).jwt.issuers[0].audiences == ("https://mcp.test/a", "https://mcp.test/c")
 
 
+def test_advertised_scopes_stand_beside_the_issuers() -> None:
+    text = "jwt:\n  advertised_scopes: ['mcp:read']\n  issuers: [{issuer: 'https://a.test'}]\n"
+    jwt = loaded(text).jwt
+    assert (jwt.advertised_scopes, [one.issuer for one in jwt.issuers]) == (("mcp:read",), ["https://a.test"])
+
+
 def test_audiences_are_never_empty() -> None:
     assert refused(issuer("audiences: []")) == [("jwt.issuers[0].audiences", 3)]
     assert refused("routes: [{path: /b, credentials: [api_key]}]\n" + issuer()) == [("jwt.issuers[0].audiences", 4)]

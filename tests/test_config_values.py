@@ -142,6 +142,42 @@ def test_what_is_not_allowed_is_refused_by_key_and_line(key: str, value: str) ->
 LISTS_REFUSED = [
     ("trusted_proxies", ["10.0.0.1/8", "a.example", "10.0.0.0/33", "''", "10.0.0.0 - 10.0.0.9"]),
     (
+        "allowed_hosts",
+        [
+            *(
+                "''",
+                "null",
+                "'a b'",
+                "https://a.example",
+                "a.example/",
+                "a.example:0",
+                "a.example:65536",
+                "'a.example:'",
+            ),
+            *("a.example:x", "'*.'", "'*:80'", "'a.*'", "'**'", "'*a'", "'::1'", "'[::1'", "'[zz]'", "300.1.1.1"),
+            *("'*.127.0.0.1'", "'*.[::1]'", "'a@b'", "'ä.example'", "a" * 256, "17"),
+        ],
+    ),
+    (
+        "allowed_origins",
+        [
+            *(
+                "''",
+                "null",
+                "'*'",
+                "a.example",
+                "a.example:80",
+                "https://",
+                "https://a.example/",
+                "https://a.example/b",
+            ),
+            *("'https://*.example'", "https://a.example:0", "https://a.example:65536", "https://u@a.example"),
+            *("'https://a.example:'", "'https://a.example https://b.example'", "https://a.example?x", "file://"),
+            *("'https://[zz]'", "https://1.2.3", "'https://ä.example'", "'//a.example'", "'1http://a'"),
+        ],
+    ),
+    ("jwt.advertised_scopes", ["mcp:all", "offline_access", "''", "'mcp:full '", "17"]),
+    (
         "upstream.pass_headers",
         [
             *("X_Tenant", "''", "'a b'", "'a:'", "Authorization", "X-API-Key", "x_api_key", "Cookie", "Proxy-Anything"),
@@ -184,6 +220,20 @@ def test_lists_keep_what_they_are_given() -> None:
     assert config.access.tools.destructive == ("löschen*",)
     assert config.api_keys.default_scopes == ("mcp:read", "mcp:tools:list")
     assert config.api_keys.management.client_ids == ("a", "b c")
+
+
+def test_hosts_origins_and_scopes_may_be_written_in_any_case_and_order() -> None:
+    hosts = ["MCP.example", "mcp.internal:8080", "*.Example", "[::1]:8080", "10.0.0.1", "*"]
+    origins = ["https://App.example", "http://localhost:6274", "http://[::1]:8080", "chrome-extension://abc", "null"]
+    scopes = ["mcp:tools:list", "mcp:read"]
+    config = loaded(
+        yaml.safe_dump(
+            {"allowed_hosts": hosts, "allowed_origins": origins, "jwt": {"advertised_scopes": scopes, "issuers": []}}
+        )
+    )
+    assert config.allowed_hosts == tuple(host.lower() for host in hosts)
+    assert config.allowed_origins == tuple(origin.lower() for origin in origins)
+    assert config.jwt.advertised_scopes == ("mcp:read", "mcp:tools:list")
 
 
 def test_a_list_refuses_the_same_value_twice() -> None:

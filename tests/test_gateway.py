@@ -11,6 +11,7 @@ import pytest
 
 from sidecar import verify
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
+from sidecar.catalogue import ToolClasses
 from sidecar.denials import (
     Denial,
     InsufficientScope,
@@ -27,7 +28,6 @@ from sidecar.model import (
     Admission,
     BearerToken,
     IdentityKey,
-    KeyRecord,
     Limit,
     PresentedKey,
     Principal,
@@ -40,8 +40,10 @@ from sidecar.model import (
 )
 from sidecar.policy import apikeys
 from sidecar.policy.identity import Signer
-from sidecar.policy.quotas import Limits
+from sidecar.policy.plans import Plans
+from sidecar.policy.quotas import Limits, StreamLimit
 from sidecar.policy.tools import ToolLists
+from sidecar.records import KeyRecord
 from tests.fakes import Clock, SwitchableAdmissions
 from tests.policy.facts import facts
 
@@ -119,14 +121,16 @@ class Bed:
             authenticators={BearerToken: authenticator, PresentedKey: authenticator},
             keys=ApiKeyAuthenticator(_no_store(), _no_store(), failures, clock=self.clock, process_secret=SECRET),
             failures=failures,
-            tool_lists=ToolLists({"destructive": ["drop"]}),
-            catalogue=self.catalogue,
+            tools=ToolClasses(ToolLists({"destructive": ["drop"]}), self.catalogue),
             limits=Limits(limits),
+            stream_limit=StreamLimit(2),
             admissions=self.admissions,
             signer=Signer((IdentityKey("k", "hmac-sha256", SECRET),), authority="up.example", ttl_s=60),
             upstream_path="/up",
             upstream_query="v=1",
             pass_headers=frozenset(),
+            plans=Plans(filter_lists="keys", session_idle_s=3600),
+            session_idle_s=3600,
             clock=self.clock,
             nonce=lambda: "nonce",
         )

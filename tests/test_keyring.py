@@ -10,8 +10,8 @@ import pytest
 
 from sidecar.denials import Conflict, Denial, InsufficientScope, InvalidRequest, NotFound
 from sidecar.keyring import Keyring, KeyringStore
-from sidecar.model import ApiKey, KeyRecord, StoredKey
 from sidecar.policy import apikeys, key_requests
+from sidecar.records import ApiKey, KeyRecord, StoredKey
 from tests.keyrings import START, Bench, opened
 
 DAY_S = 86_400

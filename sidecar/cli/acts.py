@@ -15,7 +15,7 @@ from sidecar.cli.output import Outcome, write_warnings
 from sidecar.cli.settings import load_settings
 from sidecar.config import Config
 from sidecar.keyring import Keyring
-from sidecar.ports import Store
+from sidecar.stores import Store
 
 
 @dataclass(frozen=True, slots=True)

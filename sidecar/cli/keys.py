@@ -11,9 +11,10 @@ from sidecar.cli.grammar import Commands, Parser, command, group
 from sidecar.cli.output import Outcome, lines, table
 from sidecar.denials import NotFound
 from sidecar.keyring import Keyring
-from sidecar.model import SCOPES, ApiKey, KeyRecord, StoredKey, UsageCount
+from sidecar.model import SCOPES
 from sidecar.policy import apikeys
 from sidecar.policy.key_requests import MAX_PAGE
+from sidecar.records import ApiKey, KeyRecord, StoredKey, UsageCount
 
 
 def add_to(commands: Commands) -> None:

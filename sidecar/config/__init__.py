@@ -28,7 +28,9 @@ from sidecar.config.sections import (
     ListenConfig,
     LogConfig,
     ManagementConfig,
+    SessionsConfig,
     StoreConfig,
+    StreamsConfig,
     ToolsConfig,
     UpstreamConfig,
 )
@@ -50,7 +52,9 @@ __all__ = [
     "ManagementConfig",
     "Problem",
     "ReadFile",
+    "SessionsConfig",
     "StoreConfig",
+    "StreamsConfig",
     "ToolsConfig",
     "UpstreamConfig",
     "defaults",
@@ -82,7 +86,8 @@ def load(
         ConfigError: with every problem at once.
     """
     config = read(text, environ, read_file, _CONFIG, CROSS_RULES, overrides)
-    return replace(config, jwt=JwtConfig(tuple(_with_audiences(issuer, config) for issuer in config.jwt.issuers)))
+    issuers = tuple(_with_audiences(issuer, config) for issuer in config.jwt.issuers)
+    return replace(config, jwt=replace(config.jwt, issuers=issuers))
 
 
 def defaults() -> Config:

@@ -81,6 +81,10 @@ def _about_the_network(config: Config) -> Iterator[str]:
         )
     if _is_exposed(config.upstream.url):
         yield "upstream.url is plain http to another machine: requests and answers can be read and changed on the way"
+    if "*" in config.allowed_hosts:
+        yield "allowed_hosts has *: any name leads here, so DNS rebinding lets foreign pages reach the sidecar"
+    if "null" in config.allowed_origins:
+        yield "allowed_origins has null: local files and sandboxed frames of every site may ask here"
     for network in config.trusted_proxies:
         if network.prefixlen == 0:
             yield f"trusted_proxies has {network}: every client can say which address it comes from"

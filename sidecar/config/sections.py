@@ -134,6 +134,7 @@ class IssuerConfig:
 class JwtConfig:
     """Tokens."""
 
+    advertised_scopes: tuple[str, ...] = setting(v.scopes(), ())
     issuers: tuple[IssuerConfig, ...] = setting(
         listed(section(IssuerConfig, prepare=_prepare_issuer), unique="issuer"), ()
     )
@@ -174,6 +175,7 @@ class AccessConfig:
     """How a tool's class is known."""
 
     trust_annotations: bool = setting(v.flag, True)
+    filter_lists: Literal["keys", "all", "none"] = setting(v.one_of(("keys", "all", "none")), "keys")
     tools: ToolsConfig = nested(ToolsConfig)
 
 
@@ -194,6 +196,20 @@ class FailedAuthConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamsConfig:
+    """How many answers may be open for ever at once."""
+
+    per_credential: int = setting(v.whole(1, 1_000_000), 32)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsConfig:
+    """Sessions of the legacy era."""
+
+    idle_s: int = setting(v.whole(1, 30 * _DAY_S, of="seconds"), 3600)
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """Rate limits."""
 
@@ -208,6 +224,7 @@ class LimitsConfig:
         ),
     )
     failed_auth: FailedAuthConfig = nested(FailedAuthConfig)
+    streams: StreamsConfig = nested(StreamsConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +268,10 @@ class Config:
     admin: AdminConfig = nested(AdminConfig)
     workers: int = setting(v.whole(1, 256), 1)
     trusted_proxies: tuple[urls.IpNetwork, ...] = setting(listed(urls.network), ())
+    allowed_hosts: tuple[str, ...] = setting(listed(urls.allowed_host), ())
+    """Beside that of `public_url`; in lower case."""
+    allowed_origins: tuple[str, ...] = setting(listed(urls.allowed_origin), ())
+    """Beside `public_url`; in lower case."""
     max_body_bytes: int = setting(v.whole(1, 1 << 30, of="bytes"), 4_194_304)
     upstream: UpstreamConfig = nested(UpstreamConfig)
     routes: tuple[Route, ...] = setting(
@@ -261,6 +282,7 @@ class Config:
     api_keys: ApiKeysConfig = nested(ApiKeysConfig)
     access: AccessConfig = nested(AccessConfig)
     catalogue: CatalogueConfig = nested(CatalogueConfig)
+    sessions: SessionsConfig = nested(SessionsConfig)
     limits: LimitsConfig = nested(LimitsConfig)
     identity: IdentityConfig = nested(IdentityConfig)
     store: StoreConfig = nested(StoreConfig)

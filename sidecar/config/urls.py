@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from sidecar.config.document import Entry, Refused
 from sidecar.config.values import any_text
+from sidecar.policy import browsers
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,6 +44,28 @@ def origin(entry: Entry) -> str:
         raise Refused("must be an origin in lower case, such as https://mcp.example, without a path, query or user")
     if url.port == {"http": 80, "https": 443}[url.scheme]:
         raise Refused(f"must leave out :{url.port}, which {url.scheme} has anyway, as clients do")
+    return value
+
+
+def allowed_host(entry: Entry) -> str:
+    """What a request's `Host` may name beside the host of `public_url`."""
+    value = any_text(entry).lower()
+    if browsers.host_pattern(value) is None:
+        raise Refused(
+            "must be a host name such as mcp.example, with :port to allow one port alone, *.example for all names "
+            f"below, or * for any host; an IPv6 address goes in brackets; not {entry.shown}"
+        )
+    return value
+
+
+def allowed_origin(entry: Entry) -> str:
+    """A page's origin as its browser writes it (RFC 6454 section 6.2), of any scheme."""
+    value = any_text(entry).lower()
+    if browsers.origin_of(value) is None:
+        raise Refused(
+            "must be an origin such as https://app.example or http://localhost:6274, without a path and without a "
+            f'slash at the end, or "null" in quotes; not {entry.shown}'
+        )
     return value
 
 

@@ -31,6 +31,11 @@ def require_usable(status: int) -> None:
         raise BadGateway("upstream_status", detail=f"the upstream answered {status}")
 
 
+def may_hold_messages(status: int) -> bool:
+    """Tell whether clients read messages from an answer with this status."""
+    return 200 <= status < 300 and status not in (202, 204)
+
+
 def to_client(lines: Headers) -> list[tuple[str, str]]:
     """Return the upstream's header lines that the client gets.
 

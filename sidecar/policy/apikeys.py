@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from sidecar.denials import InvalidApiKey
-from sidecar.model import ApiKey, KeyRecord, Principal, StoredKey, Usage, UsageCount
+from sidecar.model import Principal
+from sidecar.records import ApiKey, KeyRecord, StoredKey, Usage, UsageCount
 
 ENTROPY_BYTES: Final = 48
 """What `mint` needs: a number of 384 bits modulo 62^40 favours no key by more than 2^-145."""

@@ -15,7 +15,6 @@ _PASSED: Final = {
     "content-type": b"Content-Type",
     "user-agent": b"User-Agent",
     "mcp-protocol-version": b"MCP-Protocol-Version",
-    "mcp-session-id": b"Mcp-Session-Id",
     "mcp-method": b"Mcp-Method",
     "mcp-name": b"Mcp-Name",
     "last-event-id": b"Last-Event-ID",
@@ -54,12 +53,12 @@ def collect(lines: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], froze
     return headers, frozenset(repeated)
 
 
-def to_upstream(facts: RequestFacts, pass_headers: frozenset[str]) -> list[tuple[bytes, bytes]]:
+def to_upstream(facts: RequestFacts, pass_headers: frozenset[str], *, session: str | None) -> list[tuple[bytes, bytes]]:
     """Return the client's header lines that the upstream gets. Identity headers are added after this.
 
-    `pass_headers` are the operator's additions, in lower case; names that could stand for a credential or for one
-    of ours were refused when the configuration was read. Names with `_` are never passed: some servers read
-    them as `-`.
+    `session` is the session id that was judged, None where none counts. `pass_headers` are the operator's additions,
+    in lower case; names that could stand for a credential or for one of ours were refused when the configuration was
+    read. Names with `_` are never passed: some servers read them as `-`.
 
     Raises:
         InvalidRequest: a session id that no server can have given out, or a `Connection` that would take away what
@@ -82,6 +81,8 @@ def to_upstream(facts: RequestFacts, pass_headers: frozenset[str]) -> list[tuple
             wire_name = name.encode("latin-1")
         if name not in named and name not in HOP_BY_HOP:
             lines.append((wire_name, value.encode("latin-1")))
+    if session is not None:
+        lines.append((b"Mcp-Session-Id", session.encode("latin-1")))
     return lines
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from sidecar.denials import RateLimited
-from sidecar.model import Limit, Quota
+from sidecar.model import Action, Limit, Principal, Quota
 from sidecar.policy.tools import names_or_globs
 
 AnswerHeaders = tuple[tuple[str, str], ...]
@@ -36,6 +37,25 @@ class Limits:
             and (not limit.routes or route in limit.routes)
             and (not limit.tools or (tool is not None and self._tools[limit.name].fullmatch(tool)))
         )
+
+
+class StreamLimit:
+    """How many streams that go on for ever a credential may have open in this process."""
+
+    def __init__(self, per_credential: int) -> None:
+        self._limit = Limit("streams", per_credential, 1, per="credential")
+        self.open: Counter[str] = Counter()
+        """By credential; kept by whoever opens and closes them."""
+
+    def require_room(self, principal: Principal, action: Action, now: float) -> None:
+        """Raise RateLimited when the action would open one stream too many."""
+        if is_endless(action) and self.open[principal.credential_id] >= self._limit.requests:
+            raise refusal((Quota(self._limit, 0, 1.0, 1.0),), now)
+
+
+def is_endless(action: Action) -> bool:
+    """Tell whether the answer may go on for ever: GET, and `subscriptions/listen` since 2026-07-28."""
+    return action.kind == "stream" or (action.kind == "request" and action.method == "subscriptions/listen")
 
 
 def answer_headers(quotas: tuple[Quota, ...], now: float) -> AnswerHeaders:

@@ -65,6 +65,7 @@ def base_settings(issuer_url: str, upstream_url: str, store: Path) -> dict[str, 
     """Return settings for tests: free ports, quick hashing, and no limits that a test did not ask for."""
     return {
         "public_url": PUBLIC_URL,
+        "allowed_hosts": ["sidecar", "s", "public.example"],
         "listen": {"host": "127.0.0.1", "port": 0},
         "admin": {"host": "127.0.0.1", "port": 0},
         "upstream": {"url": upstream_url},

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, credentials, notification, request, tool_call
 from tests.e2e.conftest import Start
+from tests.e2e.sessions import begin
 from tests.mcp_server import StubUpstream
 
 ALLOWED = {
@@ -80,7 +81,8 @@ async def test_only_the_allowed_headers_pass(start: Start, stub: StubUpstream) -
     bed = await start()
     values = {name: f"value-of-{name}" for name in ALLOWED | NOT_ALLOWED - {"Authorization", "X-API-Key"}}
     values |= {"Content-Type": "application/json", "Accept": "application/json", "Connection": "keep-alive"}
-    values |= {"MCP-Protocol-Version": "2025-06-18", "Mcp-Method": "ping"}
+    values |= {"MCP-Protocol-Version": "2025-06-18", "Mcp-Method": "ping", "Origin": bed.settings["public_url"]}
+    await begin(bed, stub, values["Mcp-Session-Id"], token=bed.token())
     lines = [*values.items(), *credentials(token=bed.token())]
     answer = await bed.client.post(JWT_ROUTE, content=json.dumps(request("ping")), headers=lines)
     assert answer.status_code == 200
@@ -143,6 +145,7 @@ async def test_headers_named_by_connection_stay_behind(start: Start, stub: StubU
 
 async def test_a_get_passes_without_a_body(start: Start, stub: StubUpstream) -> None:
     bed = await start()
+    await begin(bed, stub, "s1", token=bed.token())
     lines = [("Accept", "text/event-stream"), ("Last-Event-ID", "7"), ("Mcp-Session-Id", "s1")]
     answer = await bed.client.get(JWT_ROUTE, headers=[*lines, *credentials(token=bed.token())])
     assert answer.status_code == 405
@@ -153,6 +156,7 @@ async def test_a_get_passes_without_a_body(start: Start, stub: StubUpstream) -> 
 
 async def test_a_delete_passes(start: Start, stub: StubUpstream) -> None:
     bed = await start()
+    await begin(bed, stub, "s1", token=bed.token())
     lines = [("Mcp-Session-Id", "s1"), *credentials(token=bed.token())]
     assert (await bed.client.delete(JWT_ROUTE, headers=lines)).status_code == 200
     assert (stub.only.method, stub.only.value("Mcp-Session-Id")) == ("DELETE", "s1")

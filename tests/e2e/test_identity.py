@@ -18,6 +18,7 @@ from sidecar.demo.issuer import DevIssuer
 from sidecar.verify import Identity, InvalidSignature, verify
 from tests.e2e.bed import AUDIENCE, JWT_ROUTE, KEY_ROUTE, Bed, credentials, request
 from tests.e2e.conftest import Start
+from tests.e2e.sessions import begin, within
 from tests.mcp_server import Received, StubUpstream
 
 JWKS = "/.well-known/sidecar-keys.json"
@@ -75,19 +76,21 @@ async def jwks_of(bed: Bed) -> dict[str, Any]:
     return dict(answer.json())
 
 
-async def various_requests(bed: Bed) -> None:
+async def various_requests(bed: Bed, stub: StubUpstream) -> None:
     """Send one request of each kind that a signature must cover."""
     token, key = bed.token("mcp:tools:list mcp:read"), await bed.key("mcp:full", account="team:7|a@b.example")
     await bed.post(request("ping", {"text": "é"}), token=token)
     await bed.post(request("ping"), key=key, path=f"{KEY_ROUTE}?a=%20b&c")
-    await bed.post(request("ping"), token=bed.token(None), headers=(("Mcp-Session-Id", "s-1"),))
+    await begin(bed, stub, "s-1", token=bed.token(None))
+    await bed.post(request("ping"), token=bed.token(None), headers=within("s-1"))
     await bed.client.get(JWT_ROUTE, headers=credentials(token=token))
-    await bed.client.delete(KEY_ROUTE, headers=[("Mcp-Session-Id", "s-2"), *credentials(key=key)])
+    await begin(bed, stub, "s-2", key=key)
+    await bed.client.delete(KEY_ROUTE, headers=[*within("s-2"), *credentials(key=key)])
 
 
 async def test_what_arrives_verifies_with_the_published_keys(start: Start, stub: StubUpstream) -> None:
     bed = await start()
-    await various_requests(bed)
+    await various_requests(bed, stub)
     jwks = await jwks_of(bed)
     origin = stub.url.removesuffix("/mcp")
     assert len(stub.received) == 5
@@ -110,7 +113,7 @@ async def test_what_arrives_verifies_with_a_shared_secret(start: Start, stub: St
     secret_file.write_text(base64.b64encode(SECRET).decode() + "\n")
     keys = [{"id": "k1", "secret_file": str(secret_file)}]
     bed = await start(identity={"algorithm": "hmac-sha256", "keys": keys})
-    await various_requests(bed)
+    await various_requests(bed, stub)
     for received in stub.received:
         assert verified(received, {"k1": SECRET}).account == received.value("X-Account-Id")
         verified_by_library(received, {"k1": SECRET}, algorithms.HMAC_SHA256, stub.url.removesuffix("/mcp"))
@@ -121,7 +124,8 @@ async def test_what_arrives_verifies_with_a_shared_secret(start: Start, stub: St
 
 async def test_the_signature_covers_these_components_with_these_parameters(start: Start, stub: StubUpstream) -> None:
     bed = await start(identity={"ttl_s": 30})
-    await bed.post(request("ping"), token=bed.token(), headers=(("Mcp-Session-Id", "s"),))
+    await begin(bed, stub, "s", token=bed.token())
+    await bed.post(request("ping"), token=bed.token(), headers=within("s"))
     await bed.client.get(JWT_ROUTE, headers=credentials(token=bed.token(None)))
     whole, bare = (received.value("Signature-Input") for received in stub.received)
     components, _, parameters = whole.removeprefix("sidecar=(").partition(")")

@@ -244,8 +244,8 @@ def _is_refused(service: Service) -> Callable[[], Awaitable[bool]]:
     async def refused() -> bool:
         try:
             await service.client.get("/nothing", headers={"Connection": "close"})
-        except httpx.ConnectError:
-            return True
+        except httpx.TransportError as error:  # else it came before the port was closed and was cut off with it
+            return isinstance(error, httpx.ConnectError)
         return False
 
     return refused

@@ -231,6 +231,7 @@ async def test_time_is_that_of_redis_and_what_is_over_expires(store: RedisStore,
         "sidecar:{acme}:keys",
         "sidecar:{acme}:active",
         f"sidecar:key:{key.id}",
+        "sidecar:changes",
     )
     passing = [name.decode() for name in await names(client, "*") if name.decode() not in lasting]
     assert len(passing) == 7

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.model import KeyRecord, StoredKey
-from sidecar.ports import Store
+from sidecar.records import KeyRecord, StoredKey
+from sidecar.stores import Store
 from tests.stores import NOON, STORES, FakeClock, ask_with, make_key, opened
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.model import Limit
-from sidecar.ports import Store
+from sidecar.stores import Store
 from tests.stores import STORES, FakeClock, ask, opened
 
 ACCOUNT = Limit("account", 3, 60)

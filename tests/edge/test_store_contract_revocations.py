@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.model import Limit
-from sidecar.ports import Store
+from sidecar.stores import Store
 from tests.stores import NOON, STORES, FakeClock, ask, ask_with, make_key, opened
 
 LIMIT = Limit("account", 2, 60)

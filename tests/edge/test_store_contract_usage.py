@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.model import KeyRecord, Limit, Usage, UsageCount
-from sidecar.ports import Store
+from sidecar.model import Limit
+from sidecar.records import KeyRecord, Usage, UsageCount
+from sidecar.stores import Store
 from tests.stores import NOON, STORES, FakeClock, ask_with, make_key, opened
 
 HOUR = 3_600

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecar.denials import InvalidApiKey
-from sidecar.model import KeyRecord, StoredKey, Usage, UsageCount
 from sidecar.policy import apikeys
+from sidecar.records import KeyRecord, StoredKey, Usage, UsageCount
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ENTROPY = st.binary(min_size=apikeys.ENTROPY_BYTES, max_size=64)

@@ -16,7 +16,7 @@ NOTHING: frozenset[str] = frozenset()
 
 
 def sent(*lines: tuple[str, str], pass_headers: frozenset[str] = NOTHING) -> dict[str, str]:
-    passed = headers.to_upstream(facts(*lines), pass_headers)
+    passed = headers.to_upstream(facts(*lines), pass_headers, session=None)
     assert len({name.lower() for name, _ in passed}) == len(passed)
     return {name.decode().lower(): value.decode("latin-1") for name, value in passed}
 
@@ -28,7 +28,6 @@ def test_only_the_allowed_headers_reach_the_upstream() -> None:
         ("Content-Type", "application/json"),
         ("User-Agent", "test"),
         ("MCP-Protocol-Version", "2025-11-25"),
-        ("Mcp-Session-Id", "s-1"),
         ("Mcp-Method", "tools/call"),
         ("Mcp-Name", "add"),
         ("Mcp-Param-Region", "eu"),
@@ -48,9 +47,16 @@ def test_only_the_allowed_headers_reach_the_upstream() -> None:
     )
 
     assert set(passed) == {
-        *("accept", "accept-language", "content-type", "user-agent", "mcp-protocol-version", "mcp-session-id"),
+        *("accept", "accept-language", "content-type", "user-agent", "mcp-protocol-version"),
         *("mcp-method", "mcp-name", "mcp-param-region", "last-event-id", "traceparent", "tracestate", "baggage"),
     }
+
+
+def test_the_session_that_was_judged_is_the_one_that_is_sent() -> None:
+    asked = facts(("Mcp-Session-Id", "presented"))
+
+    assert (b"Mcp-Session-Id", b"judged") in headers.to_upstream(asked, NOTHING, session="judged")
+    assert headers.to_upstream(asked, NOTHING, session=None) == []
 
 
 def test_the_operators_own_headers_pass_too_but_never_with_an_underscore() -> None:
@@ -206,3 +212,8 @@ def test_an_answer_that_would_mislead_the_client_becomes_a_bad_gateway(status: i
 @pytest.mark.parametrize("status", [200, 202, 204, 400, 404, 405, 409, 429, 500, 503])
 def test_other_answers_pass(status: int) -> None:
     answers.require_usable(status)
+
+
+@pytest.mark.parametrize(("status", "may"), [(200, True), (203, True), (202, False), (204, False), (404, False)])
+def test_clients_read_messages_from_a_success_that_has_a_body(status: int, may: bool) -> None:
+    assert answers.may_hold_messages(status) is may

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from sidecar.model import Limit, Quota
+from dataclasses import replace
+
+import pytest
+
+from sidecar.denials import RateLimited
+from sidecar.model import Action, Limit, Principal, Quota
 from sidecar.policy import quotas
-from sidecar.policy.quotas import Limits
+from sidecar.policy.quotas import Limits, StreamLimit
 
 ACCOUNT = Limit("account", 600, 60)
 BURST = Limit("burst", 60, 1, per="credential")
@@ -87,3 +92,29 @@ def test_a_share_of_a_limit_is_rounded_down_and_never_nothing() -> None:
         ("account", 199, "account"),
         ("one", 1, "credential"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("action", "endless"),
+    [
+        (Action("stream"), True),
+        (Action("request", "subscriptions/listen", 1), True),
+        (Action("request", "tools/call", 1, "t"), False),
+        (Action("notification", "subscriptions/listen"), False),
+        (Action("end_session"), False),
+    ],
+)
+def test_a_credential_may_have_so_many_streams_that_go_on_for_ever(action: Action, endless: bool) -> None:
+    limit = StreamLimit(2)
+    who = Principal("acme", "alice", "jwt", "jwt:1", (), 0, 0)
+    limit.require_room(who, action, 1000.0)
+    limit.open["jwt:1"] = 2
+
+    if endless:
+        with pytest.raises(RateLimited) as refused:
+            limit.require_room(who, action, 1000.0)
+        assert refused.value.retry_after_s == 1
+        assert dict(refused.value.headers)["X-RateLimit-Limit"] == "2"
+    else:
+        limit.require_room(who, action, 1000.0)
+    limit.require_room(replace(who, credential_id="jwt:2"), action, 1000.0)

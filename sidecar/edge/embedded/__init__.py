@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sidecar.bounded import BoundedDict
 from sidecar.edge.embedded.admission import LocalAdmission
 from sidecar.edge.embedded.claim import sole_server
 from sidecar.edge.embedded.copies import Copies
 from sidecar.edge.embedded.database import Database
+from sidecar.edge.embedded.handles import MAX_COPIES
 from sidecar.edge.embedded.keys import SqliteKeys
 from sidecar.edge.embedded.limits import MemoryLimits
 from sidecar.edge.embedded.revocations import SqliteRevocations
@@ -17,7 +19,7 @@ __all__ = ["EmbeddedStore", "MemoryLimits", "sole_server"]
 
 
 class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
-    """`ports.Store` in one process and one file, which the command may change meanwhile."""
+    """`stores.Store` in one process and one file, which the command may change meanwhile."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
@@ -26,6 +28,8 @@ class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
         self._limits = MemoryLimits(clock)
         self._failures = MemoryLimits(clock)
         self._usage = UsageCounts(database, clock)
+        self._bound = BoundedDict(MAX_COPIES)
+        self._writing = set()
 
     @classmethod
     async def open(cls, path: str, *, clock: Callable[[], float], busy_timeout_s: float = 2.0) -> EmbeddedStore:
@@ -42,18 +46,19 @@ class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
         return cls(await Database.open(path, busy_timeout_s=busy_timeout_s), clock)
 
     async def ping(self) -> None:
-        """See `ports.Store`."""
+        """See `stores.Store`."""
         if self._usage.problem is not None:
             raise self._usage.problem
         self._copies.refresh()
 
     async def warnings(self) -> tuple[str, ...]:
-        """See `ports.Store`."""
+        """See `stores.Store`."""
         return ()
 
     async def aclose(self) -> None:
-        """See `ports.Store`."""
+        """See `stores.Store`."""
         try:
+            await self.written()
             await self._usage.aclose()
         finally:
             await self._database.aclose()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.edge.embedded.copies import Copies
+from sidecar.edge.embedded.handles import SqliteHandles
 from sidecar.edge.embedded.limits import MemoryLimits, asked_by
 from sidecar.edge.embedded.usage import UsageCounts
 from sidecar.model import Admission, Limit, Quota, Verdict
 from sidecar.policy.windows import US_PER_S
 
 
-class LocalAdmission:
+class LocalAdmission(SqliteHandles):
     """Standing from the copies of the file, limits and usage counts from memory."""
 
     _clock: Callable[[], float]
@@ -21,7 +22,7 @@ class LocalAdmission:
     _usage: UsageCounts
 
     async def admit(self, admission: Admission) -> Verdict:
-        """See `ports.AdmissionStore`."""
+        """See `stores.AdmissionStore`."""
         now = round(self._clock() * US_PER_S) / US_PER_S
         self._copies.refresh()
         if admission.key_id is not None:
@@ -30,22 +31,28 @@ class LocalAdmission:
                 return Verdict("key_changed", now, key=record)
         if self._revoked(admission):
             return Verdict("revoked", now)
+        account = admission.account
+        for handle in admission.handles:
+            if not self.is_known(account, handle, now, self._copies.revoked_before(account)):
+                return Verdict("handle_unknown", now, unknown=handle)
         verdict = Verdict("good", now, self._limits.spend(asked_by(admission)))
-        if admission.key_id is not None:
+        for handle in admission.handles if verdict.admitted else ():
+            self.use(account, handle, now)
+        if admission.key_id is not None and admission.counts_as_use:
             refused = not verdict.admitted
             self._usage.count(admission.account, admission.key_id, now, refused=refused, write=admission.write)
         return verdict
 
     async def count_refusal(self, account: str, key_id: str) -> None:
-        """See `ports.AdmissionStore`."""
+        """See `stores.AdmissionStore`."""
         self._usage.count(account, key_id, self._clock(), refused=True, write=False)
 
     async def peek(self, address: str, limit: Limit) -> Quota:
-        """See `ports.FailureCounter`."""
+        """See `stores.FailureCounter`."""
         return self._failures.peek(limit, address)
 
     async def record(self, address: str, limit: Limit) -> Quota:
-        """See `ports.FailureCounter`."""
+        """See `stores.FailureCounter`."""
         return self._failures.spend(((limit, address),))[0]
 
     def _revoked(self, admission: Admission) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sidecar.bounded import BoundedDict
 from sidecar.edge.embedded.database import Database, Row
-from sidecar.model import KeyRecord
+from sidecar.records import KeyRecord
 
 MAX_COPIES: Final = 10_000
 """Of each kind, at about 1 KiB or less."""
@@ -21,7 +21,8 @@ class Copies:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._data_version = -1
-        self._generation = -1
+        self.generation = -1
+        """Grows with every change of a key or revocation."""
         self._records: BoundedDict[str, KeyRecord | None] = BoundedDict(MAX_COPIES)
         self._moments: BoundedDict[str, float] = BoundedDict(MAX_COPIES)
         self._tokens: BoundedDict[str, Row | None] = BoundedDict(MAX_COPIES)
@@ -36,11 +37,11 @@ class Copies:
         if data_version == self._data_version:
             return
         generation: int = self._database.read("SELECT number FROM generation")[0][0]
-        if generation != self._generation:
+        if generation != self.generation:
             self._records.clear()
             self._moments.clear()
             self._tokens.clear()
-            self._generation = generation
+            self.generation = generation
         self._data_version = data_version
 
     def record(self, account: str, key_id: str) -> KeyRecord | None:

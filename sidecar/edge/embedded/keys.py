@@ -9,7 +9,7 @@ from typing import Final
 from sidecar.edge.embedded.copies import COLUMNS, NAMES, Copies, key_record, row_of
 from sidecar.edge.embedded.database import Database
 from sidecar.edge.embedded.usage import UsageCounts
-from sidecar.model import KeyRecord, StoredKey, Usage
+from sidecar.records import KeyRecord, StoredKey, Usage
 
 ACCOUNTS_AT_ONCE: Final = 500
 MARKS: Final = ", ".join("?" * len(NAMES))
@@ -30,12 +30,12 @@ class SqliteKeys:
     _usage: UsageCounts
 
     async def account_of(self, key_id: str) -> str | None:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         rows = self._database.read("SELECT account FROM keys WHERE id = ?", key_id)
         return rows[0][0] if rows else None
 
     async def get(self, account: str, key_id: str) -> StoredKey | None:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         self._copies.refresh()
         record = self._copies.record(account, key_id)
         if record is None:
@@ -44,7 +44,7 @@ class SqliteKeys:
         return StoredKey(record, self._usage.last_use(account, key_id, rows[0][0] if rows else None))
 
     async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
-        """See `ports.KeyStore`. An id that is taken is not added either."""
+        """See `stores.KeyStore`. An id that is taken is not added either."""
 
         def work(writer: sqlite3.Connection) -> bool:
             if max_active is not None and count_active(writer, record.account, now) >= max_active:
@@ -54,7 +54,7 @@ class SqliteKeys:
         return await self._database.write(work)
 
     async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
 
         def work(writer: sqlite3.Connection) -> bool:
             if successor is not None and writer.execute("SELECT 1 FROM keys WHERE id = ?", (successor.id,)).fetchone():
@@ -68,12 +68,12 @@ class SqliteKeys:
         return await self._database.write(work)
 
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         rows = self._database.read(PAGE, account, after, limit)
         return [StoredKey(key_record(row[:-1]), self._usage.last_use(account, row[0], row[-1])) for row in rows]
 
     async def accounts(self) -> AsyncIterator[str]:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         last = ""
         query = "SELECT DISTINCT account FROM keys WHERE account > ? ORDER BY account LIMIT ?"
         while rows := self._database.read(query, last, ACCOUNTS_AT_ONCE):
@@ -82,7 +82,7 @@ class SqliteKeys:
             last = rows[-1][0]
 
     async def usage(self, account: str, key_id: str, now: float) -> Usage:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         return await self._usage.usage(account, key_id, now)
 
 

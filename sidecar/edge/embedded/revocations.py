@@ -18,7 +18,7 @@ class SqliteRevocations:
     _copies: Copies
 
     async def meet(self, token_id: str, account: str, expires_at: float) -> bool:
-        """See `ports.RevocationStore`.
+        """See `stores.RevocationStore`.
 
         The first to meet a revoked token learns when its row can go.
         """
@@ -30,12 +30,12 @@ class SqliteRevocations:
         return row is None
 
     async def revoke_token(self, token_id: str) -> None:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         change = "INSERT OR IGNORE INTO revoked_tokens VALUES (?, NULL)"
         await self._database.write(lambda writer: writer.execute(change, (token_id,)))
 
     async def revoke_account(self, account: str, before: float) -> None:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         change = (
             "INSERT INTO revoked_accounts VALUES (?, ?)"
             " ON CONFLICT (account) DO UPDATE SET moment = max(moment, excluded.moment)"
@@ -43,6 +43,12 @@ class SqliteRevocations:
         await self._database.write(lambda writer: writer.execute(change, (account, before)))
 
     async def revoked_before(self, account: str) -> float:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         self._copies.refresh()
         return self._copies.revoked_before(account)
+
+    async def changes(self, since: str | None) -> tuple[str, frozenset[str] | None]:
+        """See `stores.RevocationStore`. Any change may be anybody's: looking at all streams asks memory alone."""
+        self._copies.refresh()
+        now = str(self._copies.generation)
+        return now, frozenset() if since in (None, now) else None

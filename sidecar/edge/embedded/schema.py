@@ -33,6 +33,11 @@ INITIAL: Final = (
     "CREATE INDEX usage_by_hour ON usage (hour)",
     "CREATE TABLE revoked_accounts (account TEXT PRIMARY KEY, moment REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE revoked_tokens (token_id TEXT PRIMARY KEY, expires_at REAL) WITHOUT ROWID",
+    """CREATE TABLE handles (
+        account TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL, owner TEXT NOT NULL, bound_at REAL NOT NULL,
+        expires_at REAL NOT NULL, PRIMARY KEY (account, kind, digest)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX handles_expiry ON handles (expires_at)",
     "CREATE TABLE generation (number INTEGER NOT NULL)",
     "INSERT INTO generation VALUES (0)",
     *COUNTING,

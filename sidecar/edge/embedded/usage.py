@@ -9,7 +9,7 @@ from typing import Final
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.embedded.database import Database
-from sidecar.model import Usage, UsageCount
+from sidecar.records import Usage, UsageCount
 
 FLUSH_S: Final = 1.0
 HOURS: Final = 48
@@ -76,7 +76,7 @@ class UsageCounts:
         return max([used_at for used_at in uses if used_at is not None], default=None)
 
     async def usage(self, account: str, key_id: str, now: float) -> Usage:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         hour = int(now // 3_600)
         first = (hour // 24 - DAYS + 1) * 24
         # What is being written now is on file by the time the writing thread gets to this query.
@@ -141,6 +141,7 @@ class UsageCounts:
         if hour != self._pruned_hour:
             writer.execute("DELETE FROM usage WHERE hour < ?", (hour - KEPT_HOURS,))
             writer.execute("DELETE FROM revoked_tokens WHERE expires_at < ?", (now,))
+            writer.execute("DELETE FROM handles WHERE expires_at < ?", (now,))
             self._pruned_hour = hour
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from sidecar.denials import InvalidRequest, PayloadTooLarge, RequestTimeout
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
-from sidecar.policy import addresses, headers, jsonrpc
+from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import IpNetwork
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -83,9 +83,9 @@ class Exchange:
 
     @property
     def is_endless(self) -> bool:
-        """Whether the answer may go on for ever: GET, and `subscriptions/listen` since 2026-07-28."""
+        """Whether the answer may go on for ever."""
         action = self.progress.action
-        return action is not None and (action.kind == "stream" or action.method == "subscriptions/listen")
+        return action is not None and quotas.is_endless(action)
 
     @property
     def valid_for_s(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -12,7 +13,11 @@ from sidecar.model import Permit
 from sidecar.policy import answers
 from sidecar.ports import UpstreamAnswer
 
-_NO_BODY = (204, 304)
+_NO_BODY: Final = (204, 304)
+_DIGESTS: Final = ("ETag", "Content-Digest", "Repr-Digest", "Digest", "Content-MD5")
+_COMMENT: Final = b": keep-alive\n\n"
+_EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\n\n")
+_LONGEST_EVENT_END: Final = 4
 
 
 def head(answer: UpstreamAnswer, permit: Permit) -> CIMultiDict[str]:
@@ -24,7 +29,22 @@ def head(answer: UpstreamAnswer, permit: Permit) -> CIMultiDict[str]:
     answers.require_usable(answer.status)
     lines = CIMultiDict(answers.to_client(answer.headers))
     lines.update(permit.answer_headers)
+    if is_event_stream(lines):
+        lines["X-Accel-Buffering"] = "no"
     return lines
+
+
+def forget_digests(lines: CIMultiDict[str]) -> None:
+    """Drop what was said of the very bytes of a body that is rewritten."""
+    for name in _DIGESTS:
+        lines.popall(name, None)
+
+
+def announce_length(answer: UpstreamAnswer, lines: CIMultiDict[str]) -> None:
+    """Say how long the answer will be, where the upstream did and nothing of it is rewritten."""
+    length = answers.content_length(answer.headers)
+    if length is not None:
+        lines["Content-Length"] = length
 
 
 def whole(status: int, lines: CIMultiDict[str], body: bytes) -> web.Response:
@@ -35,27 +55,41 @@ def whole(status: int, lines: CIMultiDict[str], body: bytes) -> web.Response:
 
 
 async def relay(
-    request: web.BaseRequest, answer: UpstreamAnswer, lines: CIMultiDict[str], *, ended: Callable[[], bool]
+    request: web.BaseRequest,
+    status: int,
+    lines: CIMultiDict[str],
+    pieces: AsyncIterator[bytes],
+    *,
+    ended: Callable[[], bool],
 ) -> web.StreamResponse:
     """Send the answer on piece by piece, no faster than the client reads.
 
-    `ended` tells, when the upstream's side is closed, whether that was our own doing: then the client's side ends
-    cleanly too.
+    An empty piece stands for a silence: between two events of an event stream the client then gets a comment, so that
+    nobody on the way takes the connection for dead (HTML, server-sent events, section 9.2.7). `ended` tells, when the
+    upstream's side is closed, whether that was our own doing: then the client's side ends cleanly too.
 
     Raises:
         BadGateway, GatewayTimeout: the upstream broke off; the client's answer is left unfinished.
         ConnectionError: the client has left.
     """
-    length = answers.content_length(answer.headers)
-    if length is not None:
-        lines["Content-Length"] = length
-    response = web.StreamResponse(status=answer.status, headers=lines)
+    response = web.StreamResponse(status=status, headers=lines)
     await response.prepare(request)
+    speaks_of_events = is_event_stream(lines)
+    last = b"\n\n"
     try:
-        async for chunk in answer:
-            await response.write(chunk)
+        async for piece in pieces:
+            if piece:
+                await response.write(piece)
+                last = (last + piece)[-_LONGEST_EVENT_END:] if speaks_of_events else last
+            elif speaks_of_events and last.endswith(_EVENT_ENDS):
+                await response.write(_COMMENT)
     except BadGateway:
         if not ended():
             raise
     await response.write_eof()
     return response
+
+
+def is_event_stream(lines: Mapping[str, str]) -> bool:
+    """Tell whether these are the headers of a `text/event-stream`."""
+    return lines.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"

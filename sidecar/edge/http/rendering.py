@@ -8,25 +8,32 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from sidecar.denials import Denial, DroppedNotification, UnknownMethod
+from sidecar.denials import Denial, DroppedNotification, HostNotAllowed, OriginNotAllowed, UnknownMethod
 from sidecar.model import CredentialKind, Era, JsonRpcId, MessageKind, Route
-from sidecar.policy import discovery
+from sidecar.policy.discovery import Discovery
 
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _IN_BAND_NEVER: Final = 401
+_AT_THE_DOOR: Final = (HostNotAllowed, OriginNotAllowed)
+"""Refused before it matters who asks for what: these stay HTTP statuses, as MCP demands of a foreign `Origin`."""
 
 
 def json_rpc(
-    denial: Denial, *, route: Route | None, era: Era, message_id: JsonRpcId | None, kind: MessageKind | None
+    denial: Denial,
+    discovery: Discovery,
+    *,
+    route: Route | None,
+    era: Era,
+    message_id: JsonRpcId | None,
+    kind: MessageKind | None,
 ) -> web.Response:
     """Render a refusal on a route that speaks JSON-RPC."""
     status = _status(denial, era)
-    accepts: tuple[CredentialKind, ...] = () if route is None else route.credentials
-    challenge = discovery.challenge(denial, accepts) if route is not None else None
+    challenge = None if route is None else discovery.challenge(denial, route.credentials, route.path)
     if isinstance(denial, DroppedNotification):
         return web.Response(status=202)
-    if route is not None and route.denials == "in_band" and denial.status != _IN_BAND_NEVER:
+    if _is_in_band(denial, route):
         if kind in ("notification", "response"):
             return web.Response(status=202, headers=dict(denial.headers))
         if kind == "request" and message_id is not None:
@@ -39,7 +46,7 @@ def json_rpc(
     return _with_headers(response, denial, challenge)
 
 
-def problem(denial: Denial, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -> web.Response:
+def problem(denial: Denial, discovery: Discovery, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -> web.Response:
     """Render a refusal of the REST interface (RFC 9457)."""
     document: dict[str, Any] = {
         "type": "about:blank",
@@ -51,7 +58,13 @@ def problem(denial: Denial, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -
     if denial.retry_after_s is not None:
         document["retryAfter"] = denial.retry_after_s
     response = web.Response(status=denial.status, body=orjson.dumps(document), content_type=_PROBLEM)
-    return _with_headers(response, denial, discovery.challenge(denial, accepts))
+    return _with_headers(response, denial, discovery.challenge(denial, accepts, None))
+
+
+def _is_in_band(denial: Denial, route: Route | None) -> bool:
+    if route is None or route.denials != "in_band":
+        return False
+    return denial.status != _IN_BAND_NEVER and not isinstance(denial, _AT_THE_DOOR)
 
 
 def _phrase(status: int) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Mapping, MutableMapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable
+from functools import partial
+from typing import Final
 
 import orjson
 from aiohttp import web
@@ -18,33 +19,33 @@ from sidecar.denials import (
     InternalError,
     InvalidApiKey,
     InvalidToken,
-    MethodNotAllowed,
-    NotFound,
 )
 from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
-from sidecar.edge.http.relay import head, relay, whole
+from sidecar.edge.http.front import Front
+from sidecar.edge.http.relay import announce_length, forget_digests, head, relay, whole
+from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
+from sidecar.edge.http.streams import SHUTDOWN, OpenStreams, with_pauses
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
+from sidecar.handover import Handover
 from sidecar.management import Act, ManagementApi
-from sidecar.model import Permit, Principal, Route
+from sidecar.model import Permit, Principal, ResponsePlan, Route
 from sidecar.policy.addresses import IpNetwork
+from sidecar.policy.answers import may_hold_messages
+from sidecar.policy.listing import body_form
 from sidecar.ports import Observer, Upstream, UpstreamAnswer
 
-IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
 _ROUTE_METHODS: Final = ("GET", "POST", "DELETE")
 _MANAGEMENT_BODY_BYTES: Final = 65_536
-_SERVER: Final = "sidecar"
 _AUTH_FAILURES: Final = (InvalidToken, InvalidApiKey, AccountUnusable)
 
 FORWARDED: Final = "forwarded"
 ANSWERED: Final = "answered"
 CLIENT_CLOSED: Final = "client_closed"
-SHUTDOWN: Final = "shutdown"
-EXPIRED: Final = "expired"
 
 
 class PublicServer:
-    """Serves the routes, the key management and the published identity keys."""
+    """Serves the routes, the key management and the published documents."""
 
     def __init__(
         self,
@@ -53,7 +54,9 @@ class PublicServer:
         gateway: Gateway,
         management: ManagementApi,
         upstream: Upstream,
-        identity_keys: Mapping[str, Any],
+        handover: Handover,
+        streams: OpenStreams,
+        front: Front,
         observer: Observer,
         max_body_bytes: int,
         stream_idle_timeout_s: float,
@@ -64,24 +67,20 @@ class PublicServer:
         self._gateway = gateway
         self._management = management
         self._upstream = upstream
-        self._identity_keys = orjson.dumps(identity_keys)
+        self._handover = handover
+        self._front = front
         self._observer = observer
         self._max_body_bytes = max_body_bytes
         self._stream_idle_timeout_s = stream_idle_timeout_s
         self._trusted_proxies = trusted_proxies
         self._body_timeout_s = body_timeout_s
-        self._streams: dict[Exchange, UpstreamAnswer] = {}
+        self._streams = streams
         self._stopping = False
 
     def end_streams(self) -> None:
         """End, cleanly, the answers that would go on for ever; the others are left to end by themselves."""
         self._stopping = True
-        for exchange in tuple(self._streams):
-            self._end(exchange, SHUTDOWN)
-
-    def _end(self, exchange: Exchange, reason: str) -> None:
-        exchange.ended_by = reason
-        self._streams[exchange].close()
+        self._streams.end_endless()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -89,18 +88,21 @@ class PublicServer:
         path = exchange.facts.path
         route = self._routes.get(path)
         if route is not None:
-            return await self._attempt(exchange, path, route, self._proxy(exchange, route))
+            answer = self._front.answer(exchange, _ROUTE_METHODS, partial(self._proxy, exchange, route))
+            return await self._attempt(exchange, path, route, answer)
         if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
-            return await self._attempt(exchange, MANAGEMENT_PATH, None, self._manage(exchange))
-        if path == IDENTITY_KEYS_PATH:
-            return await self._attempt(exchange, path, None, self._publish(exchange))
-        return await self._attempt(exchange, "other", None, _nothing_here())
+            methods = self._management.methods(path)
+            answer = self._front.answer(exchange, methods, partial(self._manage, exchange))
+            return await self._attempt(exchange, MANAGEMENT_PATH, None, answer)
+        label = path if self._front.publishes(path) else "other"
+        return await self._attempt(exchange, label, None, self._front.publish(exchange))
 
     async def _attempt(
         self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[web.StreamResponse]
     ) -> web.StreamResponse:
         """Await an answer; whatever else comes of it, the client gets a fitting one and the log gets its line."""
-        outcome, denial = FORWARDED if route is not None else ANSWERED, None
+        forwards = route is not None and exchange.facts.method in _ROUTE_METHODS
+        outcome, denial = FORWARDED if forwards else ANSWERED, None
         response: web.StreamResponse | None = None
         try:
             response = await answer
@@ -120,8 +122,6 @@ class PublicServer:
 
     async def _proxy(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         facts = exchange.facts
-        if facts.method not in _ROUTE_METHODS:
-            raise MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(_ROUTE_METHODS)),))
 
         def read_body() -> Awaitable[bytes | None]:
             return exchange.json_body(self._max_body_bytes, self._body_timeout_s)
@@ -142,37 +142,55 @@ class PublicServer:
         try:
             exchange.upstream_s = time.perf_counter() - sent
             lines = head(answer, permit)
-            self._mark(exchange, lines)
+            await self._handover.note_head(permit.plan, answer.status, answer.headers)
+            self._front.mark(exchange, lines)
+            if permit.plan.reads_messages and may_hold_messages(answer.status):
+                return await self._read_messages(exchange, route, permit.plan, answer, lines)
             body = answer.complete()
             if body is not None:
                 return whole(answer.status, lines, body)
-            return await self._stream(exchange, route, answer, lines)
+            announce_length(answer, lines)
+            return await self._stream(exchange, route, answer, lines, with_pauses(answer))
         finally:
             answer.close()
 
-    async def _stream(
-        self, exchange: Exchange, route: Route, answer: UpstreamAnswer, lines: CIMultiDict[str]
+    async def _read_messages(
+        self, exchange: Exchange, route: Route, plan: ResponsePlan, answer: UpstreamAnswer, lines: CIMultiDict[str]
     ) -> web.StreamResponse:
-        expiry = None
-        if exchange.is_endless:
-            self._streams[exchange] = answer
-            expiry = asyncio.get_running_loop().call_later(exchange.valid_for_s, self._end, exchange, EXPIRED)
+        """Pass on an answer whose messages concern us: a JSON body as a whole, a stream event by event."""
+        forget_digests(lines)
+        if body_form(answer.headers) == "json":
+            message = await answer.read(MAX_EVENT_BYTES)
+            return whole(answer.status, lines, await self._handover.message(plan, message))
+
+        async def rewrite(message: bytes) -> bytes:
+            return await self._handover.event(plan, message)
+
+        return await self._stream(exchange, route, answer, lines, rewritten(with_pauses(answer), rewrite))
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        route: Route,
+        answer: UpstreamAnswer,
+        lines: CIMultiDict[str],
+        pieces: AsyncIterator[bytes],
+    ) -> web.StreamResponse:
         self._observer.stream_opened(route.path)
         try:
-            return await relay(exchange.request, answer, lines, ended=lambda: exchange.ended_by is not None)
+            with self._streams.open(exchange, answer):
+                return await relay(
+                    exchange.request,
+                    answer.status,
+                    lines,
+                    pieces,
+                    ended=lambda: exchange.ended_by is not None,
+                )
         finally:
             self._observer.stream_closed(route.path)
-            self._streams.pop(exchange, None)
-            if expiry is not None:
-                expiry.cancel()
 
     async def _manage(self, exchange: Exchange) -> web.StreamResponse:
         facts = exchange.facts
-        methods = self._management.methods(facts.path)
-        if methods is None:
-            raise NotFound("path_unknown")
-        if facts.method not in methods:
-            raise MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(methods)),))
 
         async def read_body() -> bytes | None:
             if not exchange.request.body_exists:
@@ -193,16 +211,7 @@ class PublicServer:
             response.body = orjson.dumps(answer.document)
             response.content_type = "application/json"
             response.headers["Cache-Control"] = "no-store"
-        self._mark(exchange, response.headers)
-        return response
-
-    async def _publish(self, exchange: Exchange) -> web.StreamResponse:
-        if exchange.facts.method != "GET":
-            raise MethodNotAllowed("method_not_allowed", headers=(("Allow", "GET"),))
-        exchange.require_no_body()
-        response = web.Response(body=self._identity_keys, content_type="application/json")
-        response.headers["Cache-Control"] = "public, max-age=300"
-        self._mark(exchange, response.headers)
+        self._front.mark(exchange, response.headers)
         return response
 
     async def _refuse(self, exchange: Exchange, label: str, route: Route | None, denial: Denial) -> web.StreamResponse:
@@ -213,18 +222,16 @@ class PublicServer:
         if isinstance(denial, _AUTH_FAILURES):
             self._observer.auth_failure(denial.reason)
         if label == MANAGEMENT_PATH:
-            response = rendering.problem(denial)
+            response = rendering.problem(denial, self._front.discovery)
         else:
             message_id, kind = await exchange.identify_message()
-            response = rendering.json_rpc(denial, route=route, era=exchange.facts.era, message_id=message_id, kind=kind)
-        self._mark(exchange, response.headers)
+            response = rendering.json_rpc(
+                denial, self._front.discovery, route=route, era=exchange.facts.era, message_id=message_id, kind=kind
+            )
+        self._front.mark(exchange, response.headers)
         if exchange.unread:
             response.force_close()
         return response
-
-    def _mark(self, exchange: Exchange, lines: MutableMapping[str, str]) -> None:
-        lines["X-Request-Id"] = exchange.facts.request_id
-        lines["Server"] = _SERVER
 
     def _record(
         self,
@@ -262,10 +269,6 @@ class PublicServer:
             upstream_seconds=exchange.upstream_s,
             quotas=progress.quotas,
         )
-
-
-async def _nothing_here() -> web.StreamResponse:
-    raise NotFound("path_unknown")
 
 
 def _trace(fault: Exception) -> str:

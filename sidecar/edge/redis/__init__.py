@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.edge.redis.admission import RedisAdmission
+from sidecar.edge.redis.handles import RedisHandles
 from sidecar.edge.redis.keys import RedisKeys
 from sidecar.edge.redis.link import Link
 from sidecar.edge.redis.revocations import RedisRevocations
@@ -13,8 +14,8 @@ from sidecar.edge.redis.usage import RedisUsage
 __all__ = ["RedisStore"]
 
 
-class RedisStore(RedisAdmission, RedisKeys, RedisRevocations, RedisUsage):
-    """`ports.Store` on one Redis."""
+class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, RedisUsage):
+    """`stores.Store` on one Redis."""
 
     @classmethod
     def from_url(cls, url: str, *, clock: Callable[[], float] | None = None, timeout_s: float = 0.1) -> RedisStore:
@@ -31,11 +32,11 @@ class RedisStore(RedisAdmission, RedisKeys, RedisRevocations, RedisUsage):
         return cls(Link(url, timeout_s), clock)
 
     async def ping(self) -> None:
-        """See `ports.Store`."""
+        """See `stores.Store`."""
         await self._link.call("PING")
 
     async def warnings(self) -> tuple[str, ...]:
-        """See `ports.Store`."""
+        """See `stores.Store`."""
         answer: bytes = await self._link.call("INFO", "memory")
         memory = dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
         policy = memory.get("maxmemory_policy", "noeviction")
@@ -44,5 +45,5 @@ class RedisStore(RedisAdmission, RedisKeys, RedisRevocations, RedisUsage):
         return (f"Redis evicts ({policy}) when it is full: revocations could be forgotten; set noeviction",)
 
     async def aclose(self) -> None:
-        """See `ports.Store`."""
+        """See `stores.Store`."""
         await self._link.aclose()

@@ -6,6 +6,7 @@ from struct import Struct
 from typing import Final
 
 from sidecar.edge.redis import names
+from sidecar.edge.redis.handles import idle_ms
 from sidecar.edge.redis.keys import key_record
 from sidecar.edge.redis.link import Argument, OnRedis, Script
 from sidecar.model import Admission, Limit, Quota, Verdict
@@ -26,7 +27,7 @@ class RedisAdmission(OnRedis):
     """The day by Redis's clock, as last heard: usage is kept by day, and a script's keys are named beforehand."""
 
     async def admit(self, admission: Admission) -> Verdict:
-        """See `ports.AdmissionStore`."""
+        """See `stores.AdmissionStore`."""
         while True:
             answer: bytes = await self._link.run(ADMIT, self._keys(admission), *self._arguments(admission))
             standing, (now_us,), rest = answer[:1], NOW.unpack_from(answer, 1), answer[1 + NOW.size :]
@@ -37,10 +38,12 @@ class RedisAdmission(OnRedis):
             return Verdict("good", now_us / US_PER_S, quotas(admission.limits, rest))
         if standing == b"k":
             return Verdict("key_changed", now_us / US_PER_S, key=key_record(rest) if rest else None)
+        if standing == b"h":
+            return Verdict("handle_unknown", now_us / US_PER_S, unknown=admission.handles[int(rest)])
         return Verdict("revoked", now_us / US_PER_S)
 
     async def count_refusal(self, account: str, key_id: str) -> None:
-        """See `ports.AdmissionStore`."""
+        """See `stores.AdmissionStore`."""
         while True:
             usage = names.usage(account, key_id, self._day)
             wrong_day: int = await self._link.run(COUNT_REFUSAL, (usage,), self.passed_us(), self._day)
@@ -49,11 +52,11 @@ class RedisAdmission(OnRedis):
             self._day = wrong_day
 
     async def peek(self, address: str, limit: Limit) -> Quota:
-        """See `ports.FailureCounter`."""
+        """See `stores.FailureCounter`."""
         return await self._failures(address, limit, "")
 
     async def record(self, address: str, limit: Limit) -> Quota:
-        """See `ports.FailureCounter`."""
+        """See `stores.FailureCounter`."""
         return await self._failures(address, limit, "1")
 
     async def _failures(self, address: str, limit: Limit, spend: str) -> Quota:
@@ -70,6 +73,7 @@ class RedisAdmission(OnRedis):
         if admission.key_id is not None:
             keys.append(names.record(account, admission.key_id))
             keys.append(names.usage(account, admission.key_id, self._day))
+        keys += [names.handle(account, handle.kind, handle.id) for handle in admission.handles]
         for limit in admission.limits:
             holder = admission.credential_id if limit.per == "credential" else "account"
             keys.append(names.limit_log(account, holder, limit.name))
@@ -82,8 +86,11 @@ class RedisAdmission(OnRedis):
             "" if admission.token_id is None else "1",
             "" if admission.key_id is None else admission.key_version,
             self._day,
-            "1" if admission.write else "",
+            ("1" if admission.write else "") if admission.counts_as_use else "0",
+            len(admission.handles),
         ]
+        for handle in admission.handles:
+            arguments += (handle.owner, idle_ms(handle))
         for limit in admission.limits:
             arguments += (limit.requests, limit.window_s * US_PER_S)
         return arguments

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
-from sidecar.edge.redis.link import OnRedis, Script
-from sidecar.model import KeyRecord, StoredKey
+from sidecar.edge.redis.changes import RedisChanges
+from sidecar.edge.redis.link import Script
 from sidecar.policy.windows import US_PER_S
+from sidecar.records import KeyRecord, StoredKey
 
 ADD: Final = Script("add_key")
 REPLACE: Final = Script("replace_key")
@@ -23,21 +24,21 @@ CLAIM_S: Final = 60
 """How long the name of a key that is not there yet may stand for nothing."""
 
 
-class RedisKeys(OnRedis):
+class RedisKeys(RedisChanges):
     """Keys, each under its account's hash tag; who knows only an id finds the account through a name of its own."""
 
     async def account_of(self, key_id: str) -> str | None:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         account: bytes | None = await self._link.call("GET", names.owner(key_id))
         return None if account is None else account.decode()
 
     async def get(self, account: str, key_id: str) -> StoredKey | None:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         record, last_used_us = await self._link.call("HMGET", names.record(account, key_id), "record", "last_used")
         return None if record is None else stored_key(record, last_used_us)
 
     async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
-        """See `ports.KeyStore`. An id that is taken is not added either."""
+        """See `stores.KeyStore`. An id that is taken is not added either."""
         if not await self._claim(record):
             return False
         account = record.account
@@ -51,7 +52,7 @@ class RedisKeys(OnRedis):
         return await self._settled(record, bool(added))
 
     async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         if successor is not None and not await self._claim(successor):
             return False
         account = record.account
@@ -61,16 +62,18 @@ class RedisKeys(OnRedis):
             keys.append(names.record(account, successor.id))
             arguments += written(successor)
         replaced = bool(await self._link.run(REPLACE, keys, *arguments))
+        if replaced:
+            await self.note_change(account)
         return replaced if successor is None else await self._settled(successor, replaced)
 
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         ids: list[bytes] = await self._link.run(PAGE, (names.key_list(account),), limit, after or "")
         found = await asyncio.gather(*[self.get(account, key_id.decode()) for key_id in ids])
         return [key for key in found if key is not None]
 
     async def accounts(self) -> AsyncIterator[str]:
-        """See `ports.KeyStore`. Remembers the names on the way, because Redis may show one twice."""
+        """See `stores.KeyStore`. Remembers the names on the way, because Redis may show one twice."""
         seen: set[bytes] = set()
         cursor = b"0"
         while True:

@@ -5,6 +5,7 @@ Accounts hold no braces (contract), so a tag ends where it should. The last part
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 ALL_KEY_LISTS: Final = "sidecar:{*}:keys"
@@ -63,6 +64,16 @@ def revoked(token_id: str) -> str:
 def met(token_id: str) -> str:
     """Name the set of accounts that a token was met for."""
     return f"sidecar:{{token {token_id}}}:accounts"
+
+
+def handle(account: str, kind: str, handle_id: str) -> str:
+    """Name a session or task; its id is the upstream's own text, so only a digest of it goes into a name."""
+    return f"sidecar:{{{account}}}:{kind}:{hashlib.sha256(handle_id.encode()).hexdigest()[:32]}"
+
+
+def changes() -> str:
+    """Name the stream of accounts whose keys or tokens were changed."""
+    return "sidecar:changes"
 
 
 def account_in(key_list_name: bytes) -> str:

@@ -10,38 +10,55 @@ looks, gets the flag as well. Meeting and revoking are one script each in the to
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from sidecar.edge.redis import names
-from sidecar.edge.redis.link import OnRedis, Script
+from sidecar.edge.redis.changes import RedisChanges
+from sidecar.edge.redis.link import Script
 
 MEET: Final = Script("window", "meet")
 REVOKE_TOKEN: Final = Script("revoke_token")
 REVOKE_ACCOUNT: Final = Script("revoke_account")
+CHANGES_AT_ONCE: Final = 1_000
 LEEWAY_S: Final = 3_600
 """Kept beyond a token's expiry, because it is honoured for a configured leeway after."""
 
 
-class RedisRevocations(OnRedis):
+class RedisRevocations(RedisChanges):
     """Flags for tokens, and one moment per account."""
 
     async def meet(self, token_id: str, account: str, expires_at: float) -> bool:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         keys = (names.met(token_id), names.revoked(token_id))
         revoked: int = await self._link.run(MEET, keys, self.passed_us(), account, repr(expires_at + LEEWAY_S))
         return revoked == 0
 
     async def revoke_token(self, token_id: str) -> None:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         lives_ms, *accounts = await self._link.run(REVOKE_TOKEN, (names.met(token_id), names.revoked(token_id)))
         flags = [names.revoked_here(account.decode(), token_id) for account in accounts]
         await asyncio.gather(*[self._link.call("SET", flag, "1", "PX", lives_ms) for flag in flags])
+        for account in accounts:
+            await self.note_change(account.decode())
 
     async def revoke_account(self, account: str, before: float) -> None:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         await self._link.run(REVOKE_ACCOUNT, (names.revoked_before(account),), repr(before))
+        await self.note_change(account)
 
     async def revoked_before(self, account: str) -> float:
-        """See `ports.RevocationStore`."""
+        """See `stores.RevocationStore`."""
         moment: bytes | None = await self._link.call("GET", names.revoked_before(account))
         return 0.0 if moment is None else float(moment)
+
+    async def changes(self, since: str | None) -> tuple[str, frozenset[str] | None]:
+        """See `stores.RevocationStore`."""
+        if since is None:
+            last: list[tuple[bytes, Any]] = await self._link.call("XREVRANGE", names.changes(), "+", "-", "COUNT", 1)
+            return (last[0][0].decode() if last else "0-0"), frozenset()
+        found = await self._link.call("XRANGE", names.changes(), f"({since}", "+", "COUNT", CHANGES_AT_ONCE)
+        if not found:
+            return since, frozenset()
+        # As many as were asked for: there may be more, and looking at all streams is cheaper than asking on.
+        accounts = None if len(found) == CHANGES_AT_ONCE else frozenset([fields[1].decode() for _, fields in found])
+        return found[-1][0].decode(), accounts

@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.edge.redis import names
 from sidecar.edge.redis.link import OnRedis
-from sidecar.model import Usage, UsageCount
+from sidecar.records import Usage, UsageCount
 
 HOURS: Final = 48
 DAYS: Final = 30
@@ -19,7 +19,7 @@ class RedisUsage(OnRedis):
     """Reads what `admit` counted."""
 
     async def usage(self, account: str, key_id: str, now: float) -> Usage:
-        """See `ports.KeyStore`."""
+        """See `stores.KeyStore`."""
         today, this_hour = int(now // 86_400), int(now // 3_600)
         days = range(today - DAYS + 1, today + 1)
         replies = await asyncio.gather(*[self._link.call("HGETALL", names.usage(account, key_id, day)) for day in days])

@@ -1,10 +1,10 @@
 -- One request: its key, its token, its account, its limits and its usage counts, all or nothing (ports.AdmissionStore).
 -- Everything is read and judged before anything is written, so an error on the way has spent nothing.
--- KEYS: revoked-before, [token flag], [key record, key usage of the day], one log per limit.
--- ARGV: now_us ('' for Redis's clock), issued_at, token ('1' or ''), key version ('' without a key), day, write ('1' or ''),
---       then requests and window_us per limit.
+-- KEYS: revoked-before, [token flag], [key record, key usage of the day], the handles, one log per limit.
+-- ARGV: now_us ('' for Redis's clock), issued_at, token ('1' or ''), key version ('' without a key), day, write ('1' or '', '0' to count no use),
+--       how many handles, owner and idle time in ms of each, then requests and window_us per limit.
 -- Returns a letter, now_us as a double, and what belongs to it: (g)ood with a quota per limit, (k)ey changed with the
--- record as it is, (r)evoked. (d)ay: the usage key is of another day than Redis's clock says, so nothing was done; ask
+-- record as it is, (r)evoked, (h)andle unknown with its number from 0. (d)ay: the usage key is of another day than Redis's clock says, so nothing was done; ask
 -- again with the right one.
 
 local now_us = clock_us(ARGV[1])
@@ -30,15 +30,26 @@ if ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 1 then return 'r' .. stam
 local revoked_before = redis.call('GET', KEYS[1])
 if revoked_before and not (tonumber(ARGV[2]) >= tonumber(revoked_before)) then return 'r' .. stamp end
 
+local handles = tonumber(ARGV[7])
+local next_arg, first_handle = 8 + 2 * handles, next_key
+for i = 0, handles - 1 do
+  local stored = redis.call('GET', KEYS[first_handle + i])
+  local space = stored and string.find(stored, ' ')
+  if not space or string.sub(stored, space + 1) ~= ARGV[8 + 2 * i] then return 'h' .. stamp .. i end
+  local bound_at = tonumber(string.sub(stored, 1, space - 1))
+  if revoked_before and not (bound_at >= tonumber(revoked_before)) then return 'h' .. stamp .. i end
+end
+next_key = next_key + handles
+
 local windows, admitted = {}, true
 for i = next_key, #KEYS do
-  local arg = 7 + 2 * (i - next_key)
+  local arg = next_arg + 2 * (i - next_key)
   local window = settled(KEYS[i], tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), now_us)
   windows[i] = window
   if window.spent >= window.requests then admitted = false end
 end
 
-if key then
+if key and ARGV[6] ~= '0' then
   local hour = math.floor(now_us / 3600000000) % 24
   local fields = {hour .. ':x'}
   if admitted then
@@ -49,6 +60,10 @@ if key then
     if redis.call('HINCRBY', usage, field, 1) == 1 then redis.call('EXPIRE', usage, 2678400) end
   end
   if admitted then redis.call('HSET', key, 'last_used', now_us) end
+end
+
+for i = 0, handles - 1 do
+  if admitted then redis.call('PEXPIRE', KEYS[first_handle + i], ARGV[9 + 2 * i]) end
 end
 
 local answer = {'g', stamp}

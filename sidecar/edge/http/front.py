@@ -1,0 +1,101 @@
+"""What a request meets before it matters what it asks for: names, pages, and what is published for everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from sidecar.denials import MethodNotAllowed, NotFound
+from sidecar.edge.http.exchange import Exchange
+from sidecar.policy.browsers import ANY_ORIGIN, Browsers, is_preflight
+from sidecar.policy.discovery import Discovery
+
+IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
+_SERVER: Final = "sidecar"
+_DOCUMENT_METHODS: Final = ("GET", "OPTIONS")
+
+
+class Front:
+    """Turns away who came by the wrong name or from the wrong page, and answers browsers and readers of documents.
+
+    The documents hold nothing secret and are the same for everyone, so any page gets them, and under any name: an
+    upstream fetches keys by a name that clients never use.
+    """
+
+    def __init__(self, browsers: Browsers, discovery: Discovery, identity_keys: Mapping[str, Any]) -> None:
+        self._browsers = browsers
+        self.discovery = discovery
+        documents = {**discovery.documents, IDENTITY_KEYS_PATH: identity_keys}
+        self._documents = {path: orjson.dumps(dict(document)) for path, document in documents.items()}
+
+    def publishes(self, path: str) -> bool:
+        """Tell whether there is a document here."""
+        return path in self._documents
+
+    async def publish(self, exchange: Exchange) -> web.StreamResponse:
+        """Answer with the document at the request's path.
+
+        Raises:
+            Denial: there is none, it can only be read, or a body came.
+        """
+        facts = exchange.facts
+        if not self.publishes(facts.path):
+            return await self.answer(exchange, None, _nothing_here)
+        if facts.method not in _DOCUMENT_METHODS:
+            raise _method_not_allowed(_DOCUMENT_METHODS)
+        exchange.require_no_body()
+        if facts.method == "OPTIONS":
+            return self._preflight(exchange, ("GET",))
+        response = web.Response(body=self._documents[facts.path], content_type="application/json")
+        response.headers["Cache-Control"] = "public, max-age=300"
+        self.mark(exchange, response.headers)
+        return response
+
+    async def answer(
+        self,
+        exchange: Exchange,
+        methods: tuple[str, ...] | None,
+        act: Callable[[], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Answer by `act` what asks for it rightly; None for `methods` is nothing at all. Preflights are answered here.
+
+        Raises:
+            Denial: whatever is against it, or what `act` raises.
+        """
+        facts = exchange.facts
+        self._browsers.require_allowed(facts)
+        if methods is None:
+            raise NotFound("path_unknown")
+        if is_preflight(facts):
+            return self._preflight(exchange, methods)
+        if facts.method not in methods:
+            raise _method_not_allowed(methods)
+        return await act()
+
+    def mark(self, exchange: Exchange, lines: CIMultiDict[str]) -> None:
+        """Add what every answer carries."""
+        facts = exchange.facts
+        lines["X-Request-Id"] = facts.request_id
+        lines["Server"] = _SERVER
+        if self.publishes(facts.path):
+            lines.extend(ANY_ORIGIN)
+        else:
+            lines.extend(self._browsers.cors_headers(facts.headers.get("origin")))
+
+    def _preflight(self, exchange: Exchange, methods: tuple[str, ...]) -> web.Response:
+        requested = exchange.facts.headers.get("access-control-request-headers")
+        response = web.Response(status=204, headers=dict(self._browsers.preflight(methods, requested)))
+        self.mark(exchange, response.headers)
+        return response
+
+
+def _method_not_allowed(methods: tuple[str, ...]) -> MethodNotAllowed:
+    return MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(methods)),))
+
+
+async def _nothing_here() -> web.StreamResponse:
+    raise NotFound("path_unknown")

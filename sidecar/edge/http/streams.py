@@ -1,0 +1,130 @@
+"""Answers that are being streamed: how many there may be, and what ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final
+
+from sidecar.denials import Denial, InvalidApiKey, InvalidToken, StoreUnavailable
+from sidecar.edge.http.exchange import Exchange
+from sidecar.model import Principal
+from sidecar.policy.quotas import StreamLimit
+from sidecar.ports import UpstreamAnswer
+from sidecar.stores import RevocationStore
+
+EXPIRED: Final = "expired"
+REVOKED: Final = "revoked"
+SHUTDOWN: Final = "shutdown"
+LOOK_S: Final = 0.5
+"""How often changes to credentials are asked for while streams are open: a revocation reaches them within 1 s."""
+PAUSE_S: Final = 15.0
+"""Silence after which a comment is sent, below the idle time of common load balancers (60 s) and clients (30 s)."""
+
+
+class OpenStreams:
+    """All streams of this process.
+
+    Expiry ends those that would go on for ever (GET, and `subscriptions/listen` since 2026-07-28), revocation ends
+    every one, and so does our own end for those that go on for ever. All of them end cleanly.
+    """
+
+    def __init__(
+        self,
+        changes: RevocationStore,
+        recheck: Callable[[Principal], Awaitable[Principal]],
+        limit: StreamLimit,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._changes = changes
+        self._recheck = recheck
+        self._sleep = sleep
+        self._answers: dict[Exchange, UpstreamAnswer] = {}
+        self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
+        self._endless = limit.open
+
+    @contextlib.contextmanager
+    def open(self, exchange: Exchange, answer: UpstreamAnswer) -> Iterator[None]:
+        """Watch over an answer while it streams."""
+        principal = exchange.progress.principal
+        credential_id = "" if principal is None else principal.credential_id
+        self._answers[exchange] = answer
+        if exchange.is_endless:
+            self._endless[credential_id] += 1
+            self._expire_in_time(exchange)
+        try:
+            yield
+        finally:
+            del self._answers[exchange]
+            if exchange.is_endless:
+                self._expiries.pop(exchange).cancel()
+                self._endless[credential_id] -= 1
+                if not self._endless[credential_id]:
+                    del self._endless[credential_id]
+
+    def end_endless(self) -> None:
+        """End what would never end by itself."""
+        for exchange in tuple(self._expiries):
+            self._end(exchange, SHUTDOWN)
+
+    async def watch(self) -> None:
+        """End streams whose key, token or account was revoked, for as long as this runs."""
+        since: str | None = None
+        while True:
+            await self._sleep(LOOK_S)
+            if not self._answers:
+                since = None
+                continue
+            try:
+                begins = since is None
+                since, accounts = await self._changes.changes(since)
+                # What changed between a stream's admission and the beginning of the record is not in it.
+                await self._look_at(None if begins else accounts)
+            except StoreUnavailable:
+                continue  # asked again in a moment, from the same place on
+
+    async def _look_at(self, accounts: frozenset[str] | None) -> None:
+        for exchange in tuple(self._answers):
+            principal = exchange.progress.principal
+            if principal is None or (accounts is not None and principal.account not in accounts):
+                continue
+            try:
+                exchange.progress.principal = await self._recheck(principal)
+            except StoreUnavailable:
+                raise
+            except (InvalidToken, InvalidApiKey):
+                self._end(exchange, REVOKED)
+            except Denial:
+                continue
+            else:
+                if exchange in self._expiries:
+                    self._expire_in_time(exchange)
+
+    def _expire_in_time(self, exchange: Exchange) -> None:
+        earlier = self._expiries.get(exchange)
+        if earlier is not None:
+            earlier.cancel()
+        loop = asyncio.get_running_loop()
+        self._expiries[exchange] = loop.call_later(exchange.valid_for_s, self._end, exchange, EXPIRED)
+
+    def _end(self, exchange: Exchange, reason: str) -> None:
+        answer = self._answers.get(exchange)
+        if answer is not None:
+            exchange.ended_by = reason
+            answer.close()
+
+
+async def with_pauses(answer: UpstreamAnswer, pause_s: float = PAUSE_S) -> AsyncIterator[bytes]:
+    """Yield the answer's body as it arrives, and an empty piece whenever nothing came for a while."""
+    pieces = aiter(answer)
+    while True:
+        try:
+            async with asyncio.timeout(pause_s):
+                piece = await anext(pieces)
+        except TimeoutError:
+            piece = b""
+        except StopAsyncIteration:
+            return
+        yield piece

@@ -1,0 +1,43 @@
+"""What will become of the answer to this action?"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from sidecar.model import Action, Handle, Principal, RequestFacts, ResponsePlan
+from sidecar.policy.listing import FilterPolicy, ListKind, filters
+
+_SHOWN: Final[dict[str, ListKind]] = {"tools/list": "tools", "tasks/list": "tasks"}
+
+
+class Plans:
+    """Makes a plan for each answer, by `access.filter_lists` and the idle time of sessions."""
+
+    def __init__(self, *, filter_lists: FilterPolicy, session_idle_s: float) -> None:
+        self._filter_lists: Literal["keys", "all", "none"] = filter_lists
+        self._session_idle_s = session_idle_s
+
+    def make(
+        self, principal: Principal, facts: RequestFacts, action: Action, belongs_to: tuple[Handle, ...]
+    ) -> ResponsePlan:
+        """Return the plan. Tasks are everybody's own whatever the configuration says."""
+        is_request = action.kind == "request"
+        return ResponsePlan(
+            principal=principal,
+            era=facts.era,
+            session_idle_s=self._session_idle_s,
+            message_id=action.id,
+            session=next((handle for handle in belongs_to if handle.kind == "session"), None),
+            begins_session=is_request and action.method == "initialize",
+            ends_session=action.kind == "end_session",
+            makes_task=is_request and action.method == "tools/call" and isinstance(action.params.get("task"), dict),
+            shows=self._shown(principal, facts, action),
+        )
+
+    def _shown(self, principal: Principal, facts: RequestFacts, action: Action) -> tuple[ListKind, ...]:
+        asked: tuple[ListKind, ...] = ()
+        if action.kind == "request" and action.method in _SHOWN:
+            asked = (_SHOWN[action.method],)
+        elif action.kind == "stream" and "last-event-id" in facts.headers:
+            asked = ("tools", "tasks")
+        return tuple(kind for kind in asked if kind == "tasks" or filters(self._filter_lists, principal))

@@ -1,0 +1,79 @@
+"""Whose session or task is this?"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sidecar.denials import BadGateway, Denial, InvalidParams, SessionNotFound
+from sidecar.model import Action, Handle, Headers, Principal, RequestFacts
+
+TASK_IDLE_S: Final = 7 * 86_400.0
+"""A task may be asked about long after it was made; the upstream forgets it by its own rules."""
+_SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
+"""Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
+_TASK_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})
+_LONGEST_TASK_ID: Final = 1024
+
+
+def owner(principal: Principal) -> str:
+    """Return who owns what the upstream gives this principal: issuer, subject and client, or the key; and which kind.
+
+    Never what changes with a refresh of the token, and never the session id alone: possession of it proves nothing
+    (MCP 2025-11-25, security best practices, "Session Hijacking").
+    """
+    return f"{principal.kind} {principal.credential_id}"
+
+
+def handles(principal: Principal, facts: RequestFacts, action: Action, session_idle_s: float) -> tuple[Handle, ...]:
+    """Return what the request says it belongs to: its session, and the task that it asks about.
+
+    `initialize` begins a session and belongs to none; in the modern era there are no sessions.
+
+    Raises:
+        InvalidParams: a `taskId` that is none.
+    """
+    found = []
+    session_id = session_of(facts, action)
+    if session_id is not None:
+        found.append(Handle("session", session_id, owner(principal), session_idle_s))
+    if action.kind == "request" and action.method in _TASK_METHODS:
+        task_id = action.params.get("taskId")
+        if not isinstance(task_id, str) or not 1 <= len(task_id) <= _LONGEST_TASK_ID:
+            raise InvalidParams("task_id", f'"params.taskId" must be a string of 1 to {_LONGEST_TASK_ID} characters')
+        found.append(Handle("task", task_id, owner(principal), TASK_IDLE_S))
+    return tuple(found)
+
+
+def unknown(handle: Handle) -> Denial:
+    """Return the refusal for a handle that is not the caller's: another's looks exactly like one that never was."""
+    if handle.kind == "session":
+        return SessionNotFound("session_unknown")
+    return InvalidParams("task_unknown", "Task not found")
+
+
+def session_of(facts: RequestFacts, action: Action) -> str | None:
+    """Return the session id that counts for this request and is passed on with it."""
+    if facts.era == "modern" or (action.kind == "request" and action.method == "initialize"):
+        return None
+    return facts.headers.get("mcp-session-id")
+
+
+def session_given(lines: Headers) -> str | None:
+    """Return the session id that an answer to `initialize` gives out, None when the upstream has no sessions.
+
+    Raises:
+        BadGateway: an id that could not be sent back, or several.
+    """
+    given = [value.decode("latin-1") for name, value in lines if name.lower() == b"mcp-session-id"]
+    if len(given) > 1 or not all(_SESSION_ID.fullmatch(session_id) for session_id in given):
+        raise BadGateway("upstream_session_id", detail="an impossible session id")
+    return given[0] if given else None
+
+
+def task_given(message: object) -> str | None:
+    """Return the id of the task that an answer says was made (`CreateTaskResult`), None when it makes none."""
+    result = message.get("result") if isinstance(message, dict) else None
+    task = result.get("task") if isinstance(result, dict) else None
+    task_id = task.get("taskId") if isinstance(task, dict) else None
+    return task_id if isinstance(task_id, str) and 1 <= len(task_id) <= _LONGEST_TASK_ID else None

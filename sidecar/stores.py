@@ -1,0 +1,148 @@
+"""What the inside needs of a store: ports, like those of `ports`.
+
+Every method may raise `denials.StoreUnavailable`; nothing else of a driver's may come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from sidecar.model import Admission, Handle, Limit, Quota, Verdict
+from sidecar.records import KeyRecord, StoredKey, Usage
+
+
+class AdmissionStore(Protocol):
+    """The one trip of the hot path: standing, limits and usage counts, all or nothing."""
+
+    async def admit(self, admission: Admission) -> Verdict:
+        """Judge all limits together and spend one unit of each, or spend nothing at all.
+
+        In this order: a key whose version differs from `key_version` (or is gone) answers *key_changed*; a token
+        that was revoked, or anything with `issued_at` before the account's revocation moment, answers *revoked*;
+        a handle that is not bound to this account and owner (or was before that moment) answers *handle_unknown*;
+        a limit without a unit left answers *good* with that quota's `retry_s` above 0. In these cases nothing is
+        spent; only a refusal by limit is added to the key's usage as *refused*. Otherwise one unit of each limit is
+        spent, and for a key its last use is set and its usage (*requests*, and *writes* when `write`) counted.
+        """
+        ...
+
+    async def count_refusal(self, account: str, key_id: str) -> None:
+        """Add one refused request to a key's usage, for refusals that never got as far as `admit`."""
+        ...
+
+
+class FailureCounter(Protocol):
+    """Counts failed authentication per client address, in one sliding window."""
+
+    async def peek(self, address: str, limit: Limit) -> Quota:
+        """Tell whether another failure would still be within the limit, spending nothing."""
+        ...
+
+    async def record(self, address: str, limit: Limit) -> Quota:
+        """Spend one unit if one is left; else spend nothing and say when one returns."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API-key records, each reachable only through its account. What a change means is decided in `keyring`."""
+
+    async def account_of(self, key_id: str) -> str | None:
+        """Name the account that a key belongs to. It never changes, so callers may remember it."""
+        ...
+
+    async def get(self, account: str, key_id: str) -> StoredKey | None:
+        """Read one key of this account; another account's key is not there."""
+        ...
+
+    async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
+        """Add a new key; False, and nothing done, when `max_active` keys are neither revoked nor expired at `now`."""
+        ...
+
+    async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
+        """Write a changed record, and add its successor with it, atomically.
+
+        `record.version` must be the stored version plus one; False, and nothing done, when it is not.
+        """
+        ...
+
+    async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
+        """Return up to `limit` keys, newest first (by `created_at`, then id), following the key with id `after`.
+
+        An `after` that is not a key of this account returns nothing.
+        """
+        ...
+
+    def accounts(self) -> AsyncIterator[str]:
+        """Walk all accounts that have keys, each once, in no order. For operators, not for the hot path."""
+        ...
+
+    async def usage(self, account: str, key_id: str, now: float) -> Usage:
+        """Count by hour and by day (UTC), the ones that contain `now` last."""
+        ...
+
+
+class RevocationStore(Protocol):
+    """Ends tokens before they expire. `admit` honours both kinds."""
+
+    async def meet(self, token_id: str, account: str, expires_at: float) -> bool:
+        """Note, at the first sight of a token, which account it is for; False when it was revoked before.
+
+        After this returned True, a later `revoke_token` is seen by `admit` under the account.
+        """
+        ...
+
+    async def revoke_token(self, token_id: str) -> None:
+        """End this token, seen before or not, everywhere."""
+        ...
+
+    async def revoke_account(self, account: str, before: float) -> None:
+        """End whatever was issued to the account before this moment. Never moves an earlier decision back."""
+        ...
+
+    async def revoked_before(self, account: str) -> float:
+        """Return that moment; 0 when there is none."""
+        ...
+
+    async def changes(self, since: str | None) -> tuple[str, frozenset[str] | None]:
+        """Return where the record of revocations and changed keys stands now, and whose have changed since then.
+
+        None for the accounts: any may have. With `since` None nothing is known to have changed: the caller begins here.
+        """
+        ...
+
+
+class HandleStore(Protocol):
+    """Remembers to whom the upstream gave its sessions and tasks. `admit` asks it, and counts as a use."""
+
+    async def bind(self, account: str, handle: Handle, now: float) -> None:
+        """Remember the handle for its account and owner. The last one to be given an id has it."""
+        ...
+
+    async def release(self, account: str, handle: Handle) -> None:
+        """Forget it; nothing happens when it is another's or unknown."""
+        ...
+
+    async def owned(self, account: str, owner: str, kind: str, ids: Sequence[str]) -> frozenset[str]:
+        """Return which of these ids are bound to this account and owner."""
+        ...
+
+
+class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleStore, Protocol):
+    """One environment's store: all of the above in one place."""
+
+    async def ping(self) -> None:
+        """Return when the store answers.
+
+        Raises:
+            StoreUnavailable: when it does not.
+        """
+        ...
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Tell what of the store's own set-up endangers what is kept in it; one sentence each."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what is buffered and let go of every connection, file and thread."""
+        ...

@@ -1,0 +1,95 @@
+"""Streams: what ends them, how many there may be, and what a silent one looks like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, Bed, assert_refused, credentials, request
+from tests.e2e.conftest import Start, StoreName
+from tests.mcp_server import Stream, StubUpstream
+
+Pieces = AsyncIterator[bytes]
+
+
+@asynccontextmanager
+async def streaming(
+    bed: Bed, stub: StubUpstream, method: str, **credential: Any
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Open a stream and read its first event; then the upstream is silent."""
+    stream = Stream()
+    stub.answer = stream.answer
+    stream.send(b"data: {}\n\n")
+    path = KEY_ROUTE if "key" in credential else JWT_ROUTE
+    body: dict[str, Any] = {"json": request("ping")} if method == "POST" else {}
+    async with bed.client.stream(method, path, headers=credentials(**credential), **body) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["X-Accel-Buffering"] == "no"
+        pieces = answer.aiter_raw()
+        assert await anext(pieces) == b"data: {}\n\n"
+        yield pieces
+    await stream.left.wait()
+
+
+async def ends(pieces: Pieces) -> bool:
+    """Tell whether the stream comes to a clean end soon."""
+    async with asyncio.timeout(5):
+        return [piece async for piece in pieces] == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_revoked_key_ends_its_streams(start: Start, stub: StubUpstream, store: StoreName, method: str) -> None:
+    bed = await start(store)
+    key, other = await bed.key("mcp:full"), await bed.key("mcp:full")
+    async with streaming(bed, stub, method, key=other), streaming(bed, stub, method, key=key) as pieces:
+        await bed.sidecar.keyring.revoke("alice", f"key_{key[4:16]}")
+        assert await ends(pieces)
+        assert [line["reason"] for line in bed.accesses() if line["principal"] == f"key_{key[4:16]}"] == ["revoked"]
+        assert not [line for line in bed.accesses() if line["principal"] == f"key_{other[4:16]}"]
+
+
+async def test_a_revoked_account_ends_the_streams_of_its_tokens(
+    start: Start, stub: StubUpstream, store: StoreName
+) -> None:
+    bed = await start(store)
+    async with streaming(bed, stub, "GET", token=bed.token()) as pieces:
+        await bed.sidecar.keyring.revoke_account("alice")
+        assert await ends(pieces)
+
+
+async def test_a_rotated_key_ends_its_streams_when_its_grace_is_over(start: Start, stub: StubUpstream) -> None:
+    bed = await start()
+    key = await bed.key("mcp:full")
+    async with streaming(bed, stub, "GET", key=key) as pieces:
+        await bed.sidecar.keyring.rotate("alice", f"key_{key[4:16]}", 0, created_by="x", origin="cli", granted=None)
+        assert await ends(pieces)
+
+
+async def test_a_credential_has_so_many_streams_and_no_more(start: Start, stub: StubUpstream) -> None:
+    bed = await start(limits={"policies": [], "streams": {"per_credential": 1}})
+    token = bed.token()
+    async with streaming(bed, stub, "GET", token=token):
+        refused = await bed.client.get(JWT_ROUTE, headers=credentials(token=token))
+        assert_refused(refused, 429, "RATE_LIMIT_EXCEEDED", id=None)
+        async with streaming(bed, stub, "POST", token=token), streaming(bed, stub, "GET", token=bed.token(sub="bob")):
+            pass
+    async with streaming(bed, stub, "GET", token=token):
+        pass
+
+
+async def test_a_client_that_leaves_gives_its_place_back(start: Start, stub: StubUpstream) -> None:
+    bed = await start(limits={"policies": [], "streams": {"per_credential": 1}})
+    token = bed.token()
+    for _ in range(3):
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    async with streaming(bed, stub, "GET", token=token):
+                        break
+                except (AssertionError, httpx.HTTPError):
+                    await asyncio.sleep(0.01)
