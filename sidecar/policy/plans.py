@@ -7,6 +7,8 @@ from typing import Final, Literal
 from sidecar.model import Action, Handle, Principal, RequestFacts, ResponsePlan
 from sidecar.policy.listing import FilterPolicy, ListKind, filters
 
+_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+_TASKS: Final = "io.modelcontextprotocol/tasks"
 _SHOWN: Final[dict[str, ListKind]] = {"tools/list": "tools", "tasks/list": "tasks"}
 
 
@@ -30,7 +32,7 @@ class Plans:
             session=next((handle for handle in belongs_to if handle.kind == "session"), None),
             begins_session=is_request and action.method == "initialize",
             ends_session=action.kind == "end_session",
-            makes_task=is_request and action.method == "tools/call" and isinstance(action.params.get("task"), dict),
+            makes_task=is_request and action.method == "tools/call" and _may_make_task(action),
             shows=self._shown(principal, facts, action),
         )
 
@@ -41,3 +43,16 @@ class Plans:
         elif action.kind == "stream" and "last-event-id" in facts.headers:
             asked = ("tools", "tasks")
         return tuple(kind for kind in asked if kind == "tasks" or filters(self._filter_lists, principal))
+
+
+def _may_make_task(action: Action) -> bool:
+    """Tell whether the answer to a call may be a task: the client asked for one, or said that it can take one.
+
+    MCP 2025-11-25, tasks; since 2026-07-28 the tasks extension, where the server decides.
+    """
+    if isinstance(action.params.get("task"), dict):
+        return True
+    found: object = action.params
+    for member in ("_meta", _CAPABILITIES, "extensions"):
+        found = found.get(member) if isinstance(found, dict) else None
+    return isinstance(found, dict) and _TASKS in found

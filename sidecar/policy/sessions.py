@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, TypeGuard
 
 from sidecar.denials import BadGateway, Denial, InvalidParams, SessionNotFound
 from sidecar.model import Action, Handle, Headers, Principal, RequestFacts
@@ -14,6 +14,8 @@ _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 """Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
 _TASK_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})
 _LONGEST_TASK_ID: Final = 1024
+_MOST_TASKS: Final = 100
+"""In one request."""
 
 
 def owner(principal: Principal) -> str:
@@ -26,7 +28,7 @@ def owner(principal: Principal) -> str:
 
 
 def handles(principal: Principal, facts: RequestFacts, action: Action, session_idle_s: float) -> tuple[Handle, ...]:
-    """Return what the request says it belongs to: its session, and the task that it asks about.
+    """Return what the request says it belongs to: its session, and the tasks that it asks about.
 
     `initialize` begins a session and belongs to none; in the modern era there are no sessions.
 
@@ -37,10 +39,9 @@ def handles(principal: Principal, facts: RequestFacts, action: Action, session_i
     session_id = session_of(facts, action)
     if session_id is not None:
         found.append(Handle("session", session_id, owner(principal), session_idle_s))
-    if action.kind == "request" and action.method in _TASK_METHODS:
-        task_id = action.params.get("taskId")
-        if not isinstance(task_id, str) or not 1 <= len(task_id) <= _LONGEST_TASK_ID:
-            raise InvalidParams("task_id", f'"params.taskId" must be a string of 1 to {_LONGEST_TASK_ID} characters')
+    for task_id in _tasks_of(action):
+        if not _is_task_id(task_id) or len(found) > _MOST_TASKS:
+            raise InvalidParams("task_id", f"A task id must be a string of 1 to {_LONGEST_TASK_ID} characters")
         found.append(Handle("task", task_id, owner(principal), TASK_IDLE_S))
     return tuple(found)
 
@@ -72,8 +73,28 @@ def session_given(lines: Headers) -> str | None:
 
 
 def task_given(message: object) -> str | None:
-    """Return the id of the task that an answer says was made (`CreateTaskResult`), None when it makes none."""
+    """Return the id of the task that an answer says was made, None when it makes none.
+
+    `CreateTaskResult` has it in `task` (MCP 2025-11-25), or is the task itself (tasks extension, `resultType: task`).
+    """
     result = message.get("result") if isinstance(message, dict) else None
-    task = result.get("task") if isinstance(result, dict) else None
+    if not isinstance(result, dict):
+        return None
+    task = result if result.get("resultType") == "task" and "task" not in result else result.get("task")
     task_id = task.get("taskId") if isinstance(task, dict) else None
-    return task_id if isinstance(task_id, str) and 1 <= len(task_id) <= _LONGEST_TASK_ID else None
+    return task_id if _is_task_id(task_id) else None
+
+
+def _is_task_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 1 <= len(value) <= _LONGEST_TASK_ID
+
+
+def _tasks_of(action: Action) -> tuple[object, ...]:
+    """Return the tasks that a request is about: one, or those that `subscriptions/listen` asks to hear of."""
+    if action.kind != "request":
+        return ()
+    if action.method in _TASK_METHODS:
+        return (action.params.get("taskId"),)
+    wanted = action.params.get("notifications") if action.method == "subscriptions/listen" else None
+    listened = wanted.get("taskIds") if isinstance(wanted, dict) else None
+    return () if listened is None else tuple(listened) if isinstance(listened, list) else (None,)

@@ -12,6 +12,8 @@ from tests.policy.facts import facts
 
 JWT = Principal("acme", "alice", "jwt", "jwt:1", ("mcp:read",), 0, 0)
 KEY = Principal("acme", "key_1", "api_key", "key_1", ("mcp:read",), 0, 0)
+CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+DECLARED = {"_meta": {CAPABILITIES: {"extensions": {"io.modelcontextprotocol/tasks": {}}}}}
 RESUMED = ("Last-Event-ID", "7")
 
 
@@ -28,6 +30,9 @@ def plan(
         (Action("end_session"), False, True, False),
         (Action("request", "tools/call", 1, "t", {"task": {"ttl": 5}}), False, False, True),
         (Action("request", "tools/call", 1, "t", {"task": True}), False, False, False),
+        (Action("request", "tools/call", 1, "t", DECLARED), False, False, True),
+        (Action("request", "tools/call", 1, "t", {"_meta": {CAPABILITIES: {"extensions": {}}}}), False, False, False),
+        (Action("request", "tools/call", 1, "t", {"_meta": {CAPABILITIES: []}}), False, False, False),
         (Action("request", "ping", 1), False, False, False),
         (Action("notification", "initialize"), False, False, False),
     ],

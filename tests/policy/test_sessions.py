@@ -65,6 +65,20 @@ def test_who_asks_about_a_task_belongs_to_it_and_to_the_session(method: str) -> 
     assert handles(about_task("t-1", method), SESSION) == (Handle("session", "s-1", owner, 60.0), task)
 
 
+def test_who_listens_for_tasks_belongs_to_all_of_them() -> None:
+    listen = Action("request", "subscriptions/listen", 1, params={"notifications": {"taskIds": ["t-1", "t-2"]}})
+
+    assert [handle.id for handle in handles(listen, MODERN)] == ["t-1", "t-2"]
+    assert handles(Action("request", "subscriptions/listen", 1, params={"notifications": {}}), MODERN) == ()
+    assert handles(Action("request", "subscriptions/listen", 1), MODERN) == ()
+
+
+@pytest.mark.parametrize("task_ids", ["t-1", [1], [""], [None], {"t": 1}, ["t"] * 102])
+def test_who_listens_for_what_is_no_list_of_tasks_is_refused(task_ids: Any) -> None:
+    with pytest.raises(InvalidParams):
+        handles(Action("request", "subscriptions/listen", 1, params={"notifications": {"taskIds": task_ids}}), MODERN)
+
+
 @pytest.mark.parametrize("task_id", [None, 1, "", ["t"], "x" * 1025])
 def test_a_task_that_has_no_id_is_refused(task_id: Any) -> None:
     with pytest.raises(InvalidParams):
@@ -107,6 +121,9 @@ def test_an_id_that_no_client_could_send_back_is_never_stored(lines: Any) -> Non
     ("message", "task_id"),
     [
         ({"id": 1, "result": {"task": {"taskId": "t-1", "status": "working"}}}, "t-1"),
+        ({"id": 1, "result": {"resultType": "task", "taskId": "t-2", "status": "working"}}, "t-2"),
+        ({"id": 1, "result": {"resultType": "task", "task": {"taskId": "t-3"}}}, "t-3"),
+        ({"id": 1, "result": {"resultType": "complete", "taskId": "t-2"}}, None),
         ({"id": 1, "result": {"content": []}}, None),
         ({"id": 1, "result": {"task": {"taskId": 7}}}, None),
         ({"id": 1, "result": {"task": {"taskId": ""}}}, None),
