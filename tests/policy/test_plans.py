@@ -13,7 +13,7 @@ from tests.policy.facts import facts
 JWT = Principal("acme", "alice", "jwt", "jwt:1", ("mcp:read",), 0, 0)
 KEY = Principal("acme", "key_1", "api_key", "key_1", ("mcp:read",), 0, 0)
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
-DECLARED = {"_meta": {CAPABILITIES: {"extensions": {"io.modelcontextprotocol/tasks": {}}}}}
+DECLARED: dict[str, Any] = {"_meta": {CAPABILITIES: {"extensions": {"io.modelcontextprotocol/tasks": {}}}}}
 RESUMED = ("Last-Event-ID", "7")
 
 
