@@ -206,7 +206,7 @@ class Sidecar:
             stream_limit=stream_limit,
             telemetry=telemetry,
         )
-        streams = OpenStreams(self._store, gateway.recheck, stream_limit)
+        streams = OpenStreams(self._store, gateway.recheck, stream_limit, telemetry)
         await self._parts.enter_async_context(_running(streams.watch()))
         rule = config.api_keys.management
         return PublicServer(

@@ -23,7 +23,7 @@ from sidecar.denials import (
 from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
-from sidecar.edge.http.relay import announce_length, forget_digests, head, relay, whole
+from sidecar.edge.http.relay import announce_length, forget_digests, head, is_event_stream, relay, whole
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import SHUTDOWN, OpenStreams, with_pauses
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
@@ -150,7 +150,8 @@ class PublicServer:
             if body is not None:
                 return whole(answer.status, lines, body)
             announce_length(answer, lines)
-            return await self._stream(exchange, route, answer, lines, with_pauses(answer))
+            pieces = with_pauses(answer) if is_event_stream(lines) else aiter(answer)
+            return await self._stream(exchange, route, answer, lines, pieces)
         finally:
             answer.close()
 

@@ -11,7 +11,7 @@ from sidecar.denials import Denial, InvalidApiKey, InvalidToken, StoreUnavailabl
 from sidecar.edge.http.exchange import Exchange
 from sidecar.model import Principal
 from sidecar.policy.quotas import StreamLimit
-from sidecar.ports import UpstreamAnswer
+from sidecar.ports import Observer, UpstreamAnswer
 from sidecar.stores import RevocationStore
 
 EXPIRED: Final = "expired"
@@ -35,11 +35,13 @@ class OpenStreams:
         changes: RevocationStore,
         recheck: Callable[[Principal], Awaitable[Principal]],
         limit: StreamLimit,
+        observer: Observer,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._changes = changes
         self._recheck = recheck
+        self._observer = observer
         self._sleep = sleep
         self._answers: dict[Exchange, UpstreamAnswer] = {}
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
@@ -84,6 +86,9 @@ class OpenStreams:
                 await self._look_at(None if begins else accounts)
             except StoreUnavailable:
                 continue  # asked again in a moment, from the same place on
+            except Exception as fault:  # a watch that stops would let revoked streams run on
+                since = None
+                self._observer.event("streams_unwatched", level="error", problem=repr(fault))
 
     async def _look_at(self, accounts: frozenset[str] | None) -> None:
         for exchange in tuple(self._answers):

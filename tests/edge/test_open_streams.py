@@ -1,0 +1,90 @@
+"""The watch over open streams goes on, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sidecar.denials import InvalidToken, StoreUnavailable
+from sidecar.edge.http.streams import OpenStreams
+from sidecar.model import Action, Principal, Progress
+from sidecar.policy.quotas import StreamLimit
+from tests.fakes import Ticks
+
+WHO = Principal("acme", "alice", "jwt", "jwt:1", (), 0, 4e9)
+
+
+class Exchange:
+    """What a stream's watch looks at."""
+
+    is_endless = True
+    valid_for_s = 1000.0
+
+    def __init__(self) -> None:
+        self.progress = Progress(principal=WHO, action=Action("stream"))
+        self.ended_by: str | None = None
+
+
+class Answer:
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Changes:
+    """Answers each question as told, the last one for ever."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = list(answers)
+
+    async def changes(self, since: str | None) -> tuple[str, frozenset[str] | None]:
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return "1", answer
+
+
+class Events:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def event(self, name: str, **_: Any) -> None:
+        self.names.append(name)
+
+
+async def refuse(_: Principal) -> Principal:
+    raise InvalidToken("token_revoked")
+
+
+async def watched(*answers: Any) -> tuple[Exchange, Events]:
+    """Open a stream, let the watch look as often as there are answers, and wait until it ends the stream."""
+    changes: Any = Changes(*answers)
+    ticks, events, exchange, answer = Ticks(), Events(), Exchange(), Answer()
+    observer: Any = events
+    streams = OpenStreams(changes, refuse, StreamLimit(1), observer, sleep=ticks)
+    watch = asyncio.ensure_future(streams.watch())
+    stream: Any = exchange
+    upstream: Any = answer
+    with streams.open(stream, upstream):
+        async with asyncio.timeout(5):
+            for _ in answers:
+                await ticks.asked.get()
+                ticks.end()
+            await answer.closed.wait()
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    return exchange, events
+
+
+async def test_what_changed_before_the_first_look_is_looked_at_too() -> None:
+    """The record of changes begins at the first look; the stream was admitted before."""
+    exchange, _ = await watched(frozenset())
+    assert exchange.ended_by == "revoked"
+
+
+async def test_neither_a_store_that_is_away_nor_an_unforeseen_fault_ends_the_watch() -> None:
+    exchange, events = await watched(StoreUnavailable("store_unavailable"), ValueError("odd"), None)
+    assert exchange.ended_by == "revoked"
+    assert events.names == ["streams_unwatched"]
