@@ -206,13 +206,14 @@ class Sidecar:
             stream_limit=stream_limit,
             telemetry=telemetry,
         )
-        streams = OpenStreams(self._store, gateway.recheck, stream_limit, telemetry)
+        streams = OpenStreams(self._store, gateway.recheck, telemetry)
         await self._parts.enter_async_context(_running(streams.watch()))
         rule = config.api_keys.management
         return PublicServer(
             routes=config.routes,
             gateway=gateway,
             streams=streams,
+            stream_limit=stream_limit,
             management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
             upstream=self._upstream,
             handover=Handover(self._store, tools, time.time),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 AnswerHeaders = tuple[tuple[str, str], ...]
 
@@ -30,6 +31,7 @@ class Denial(Exception):  # noqa: N818 - a decision, not an error of the program
         detail: str | None = None,
         retry_after_s: int | None = None,
         headers: AnswerHeaders = (),
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -38,6 +40,8 @@ class Denial(Exception):  # noqa: N818 - a decision, not an error of the program
         self.retry_after_s = self.retry_s if retry_after_s is None else retry_after_s
         """Whole seconds; also sent as ``Retry-After``."""
         self.headers = headers
+        self.data = data or {}
+        """Further members of a JSON-RPC error's `data`, where the specification names them."""
 
 
 class InvalidRequest(Denial):
@@ -62,6 +66,12 @@ class HeaderMismatch(InvalidRequest):
     """A routing header and the body disagree, or a routing header came twice (MCP 2026-07-28, streamable HTTP)."""
 
     rpc_code = -32020
+
+
+class MissingCapability(InvalidRequest):
+    """The request needs a capability that its client did not declare (MCP 2026-07-28)."""
+
+    rpc_code = -32021
 
 
 class InvalidToken(Denial):

@@ -103,12 +103,14 @@ class Gateway:
         try:
             body = await read_body()
             action = await self._action(facts, body, progress)
-            self._stream_limit.require_room(principal, action, self._clock())
+            progress.holds_stream = self._stream_limit.reserve(principal, action, self._clock())
             tool_class = None if action.tool is None else self._tools.of(action.tool)
             path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
             lines = headers.to_upstream(facts, self._pass_headers, session=sessions.session_of(facts, action))
             belongs_to = sessions.handles(principal, facts, action, self._session_idle_s)
-            principal, verdict = await self._admit(principal, action, tool_class, route.path, progress, belongs_to)
+            principal, verdict = await self._admit(
+                principal, facts, action, tool_class, route.path, progress, belongs_to
+            )
         except Denial as denial:
             await self._note(denial, credential, principal, facts)
             raise
@@ -140,7 +142,7 @@ class Gateway:
         try:
             act = understand(principal, await read_body() or b"")
             asked_at = self._clock()
-            principal, verdict = await self._admit(principal, action, None, MANAGEMENT_PATH, progress)
+            principal, verdict = await self._admit(principal, facts, action, None, MANAGEMENT_PATH, progress)
         except Denial as denial:
             await self._note(denial, credential, principal, facts)
             raise
@@ -190,6 +192,7 @@ class Gateway:
     async def _admit(
         self,
         principal: Principal,
+        facts: RequestFacts,
         action: Action,
         tool_class: ToolClass | None,
         route: str,
@@ -205,7 +208,7 @@ class Gateway:
         )
         progress.principal = principal
         if verdict.unknown is not None:
-            raise sessions.unknown(verdict.unknown)
+            raise sessions.unknown(verdict.unknown, facts, action)
         progress.quotas = verdict.quotas
         if not verdict.admitted:
             raise quotas.refusal(verdict.quotas, verdict.now)

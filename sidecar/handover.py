@@ -64,9 +64,10 @@ class Handover:
             return orjson.dumps({"jsonrpc": "2.0", "id": plan.message_id, "error": _error(denial)})
 
     async def _parse(self, message: bytes, plan: ResponsePlan, kind: ListKind) -> ListAnswer | None:
+        list_id = plan.message_id if plan.lists == kind else None
         if len(message) <= _PARSE_IN_THREAD_BYTES:
-            return ListAnswer.parse(message, plan.message_id, kind)
-        return await asyncio.to_thread(ListAnswer.parse, message, plan.message_id, kind)
+            return ListAnswer.parse(message, list_id, kind)
+        return await asyncio.to_thread(ListAnswer.parse, message, list_id, kind)
 
     async def _visible(self, plan: ResponsePlan, kind: ListKind, names: tuple[str, ...]) -> Collection[str]:
         principal = plan.principal
@@ -76,7 +77,9 @@ class Handover:
 
     async def _note_task(self, plan: ResponsePlan, message: bytes) -> None:
         try:
-            task_id = sessions.task_given(orjson.loads(message))
+            large = len(message) > _PARSE_IN_THREAD_BYTES
+            document = await asyncio.to_thread(orjson.loads, message) if large else orjson.loads(message)
+            task_id = sessions.task_given(document)
         except orjson.JSONDecodeError:
             return
         if task_id is not None:

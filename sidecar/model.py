@@ -215,6 +215,8 @@ class Progress:
     action: Action | None = None
     message_id: JsonRpcId | None = None
     message_kind: MessageKind | None = None
+    holds_stream: bool = False
+    """A place of `limits.streams` is held, to be given back when the request is over."""
     quotas: tuple[Quota, ...] = ()
 
 
@@ -234,6 +236,8 @@ class ResponsePlan:
     makes_task: bool = False
     shows: tuple[Literal["tools", "tasks"], ...] = ()
     """Lists of which only what the principal may see is shown."""
+    lists: Literal["tools", "tasks"] | None = None
+    """What the request asks for a list of: its answer must be that list, or an error."""
 
     @property
     def reads_messages(self) -> bool:

@@ -18,6 +18,8 @@ BodyForm = Literal["json", "events"]
 _NAME_OF: Final[Mapping[ListKind, str]] = {"tools": "name", "tasks": "taskId"}
 _TOP: Final = frozenset({"jsonrpc", "id", "method", "result", "error"})
 _CACHE_SCOPE: Final = "cacheScope"
+MAX_ENTRIES: Final = 10_000
+"""As many as the catalogue takes."""
 _ENTRIES_DEPTH: Final = 3
 """Message, result, list: the entries are the parts of the third."""
 _FORMS: Final[Mapping[bytes, BodyForm]] = {b"application/json": "json", b"text/event-stream": "events"}
@@ -67,6 +69,15 @@ def body_form(lines: Headers) -> BodyForm:
     return form
 
 
+def is_readable(lines: Headers) -> bool:
+    """Tell whether this is the head of a body that a client could read messages from, whatever its status."""
+    try:
+        body_form(lines)
+    except BadGateway:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class ListAnswer:
     """The answer to a list request. What is kept of it stays as it was written, to the byte."""
@@ -82,8 +93,8 @@ class ListAnswer:
     def parse(cls, message: bytes, message_id: JsonRpcId | None, kind: ListKind) -> ListAnswer | None:
         """Return the list in this message; None for what may pass as it is: another message, an error, or no message.
 
-        `message_id` is the id of the list request. Where answers to earlier requests come again (`Last-Event-ID`) it
-        is None, and any result with such a member is a list.
+        Any result with such a member is a list, whatever its id; `message_id` is that of the list request, whose answer
+        must be one. It is None where another request is answered, or earlier ones again (`Last-Event-ID`).
 
         Raises:
             BadGateway: ``upstream_list_malformed``: what it lists, or whether it lists anything, depends on who reads.
@@ -98,15 +109,17 @@ class ListAnswer:
     @classmethod
     def _parse(cls, message: bytes, message_id: JsonRpcId | None, kind: ListKind) -> ListAnswer | None:
         text = message.decode()
-        result = _result_in(read(text, _ENTRIES_DEPTH), message_id)
+        result, answers_it = _result_in(read(text, _ENTRIES_DEPTH), message_id)
         if result is None:
             return None
         members = _members(result, frozenset({kind, _CACHE_SCOPE}))
-        if message_id is None and kind not in members:
+        if kind not in members and not answers_it:
             return None
         entries = members.get(kind)
         if entries is None or not isinstance(entries.value, list):
             raise ValueError(f"result.{kind} is no list")
+        if len(entries.value) > MAX_ENTRIES:
+            raise ValueError(f"more than {MAX_ENTRIES} entries")
         require_whole_characters(text)
         names = tuple([_name(entry, _NAME_OF[kind]) for entry in entries.value])
         return cls(names, message, text, entries, members.get(_CACHE_SCOPE))
@@ -131,8 +144,11 @@ class ListAnswer:
         return edited(self._text, sorted(edits)).encode() if edits else self._message
 
 
-def _result_in(message: Part, message_id: JsonRpcId | None) -> Part | None:
-    """Return the result of the answer to this request; None for another message or an error."""
+def _result_in(message: Part, message_id: JsonRpcId | None) -> tuple[Part | None, bool]:
+    """Return the message's result, None when it has none, and whether it answers this very request.
+
+    Whose answer it is excuses no list: some servers read an id as a number that the client sent as a text.
+    """
     if not isinstance(message.value, dict):
         raise ValueError("the message is no object")
     members = _members(message, _TOP)
@@ -140,13 +156,10 @@ def _result_in(message: Part, message_id: JsonRpcId | None) -> Part | None:
     other = "method" in members or "error" in members
     if result is not None and (other or "id" not in members):
         raise ValueError("a result without an id, or with a method or an error beside it")
-    if message_id is None:
-        return result
-    if "id" not in members or not _same(members["id"].value, message_id):
-        return None
-    if result is None and not other:
+    answers_it = message_id is not None and "id" in members and _same(members["id"].value, message_id)
+    if answers_it and result is None and not other:
         raise ValueError("the answer has neither a result nor an error")
-    return result
+    return result, answers_it
 
 
 def _same(found: object, message_id: JsonRpcId) -> bool:

@@ -6,10 +6,9 @@ from typing import Final, Literal
 
 from sidecar.model import Action, Handle, Principal, RequestFacts, ResponsePlan
 from sidecar.policy.listing import FilterPolicy, ListKind, filters
+from sidecar.policy.sessions import declares_tasks
 
-_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
-_TASKS: Final = "io.modelcontextprotocol/tasks"
-_SHOWN: Final[dict[str, ListKind]] = {"tools/list": "tools", "tasks/list": "tasks"}
+_LISTS: Final[dict[str, ListKind]] = {"tools/list": "tools", "tasks/list": "tasks"}
 
 
 class Plans:
@@ -24,6 +23,7 @@ class Plans:
     ) -> ResponsePlan:
         """Return the plan. Tasks are everybody's own whatever the configuration says."""
         is_request = action.kind == "request"
+        lists = _LISTS.get(action.method) if is_request else None
         return ResponsePlan(
             principal=principal,
             era=facts.era,
@@ -33,14 +33,13 @@ class Plans:
             begins_session=is_request and action.method == "initialize",
             ends_session=action.kind == "end_session",
             makes_task=is_request and action.method == "tools/call" and _may_make_task(action),
-            shows=self._shown(principal, facts, action),
+            shows=self._shown(principal, facts, lists),
+            lists=lists,
         )
 
-    def _shown(self, principal: Principal, facts: RequestFacts, action: Action) -> tuple[ListKind, ...]:
-        asked: tuple[ListKind, ...] = ()
-        if action.kind == "request" and action.method in _SHOWN:
-            asked = (_SHOWN[action.method],)
-        elif action.kind == "stream" and "last-event-id" in facts.headers:
+    def _shown(self, principal: Principal, facts: RequestFacts, lists: ListKind | None) -> tuple[ListKind, ...]:
+        asked: tuple[ListKind, ...] = () if lists is None else (lists,)
+        if "last-event-id" in facts.headers:
             asked = ("tools", "tasks")
         return tuple(kind for kind in asked if kind == "tasks" or filters(self._filter_lists, principal))
 
@@ -50,9 +49,4 @@ def _may_make_task(action: Action) -> bool:
 
     MCP 2025-11-25, tasks; since 2026-07-28 the tasks extension, where the server decides.
     """
-    if isinstance(action.params.get("task"), dict):
-        return True
-    found: object = action.params
-    for member in ("_meta", _CAPABILITIES, "extensions"):
-        found = found.get(member) if isinstance(found, dict) else None
-    return isinstance(found, dict) and _TASKS in found
+    return isinstance(action.params.get("task"), dict) or declares_tasks(action)

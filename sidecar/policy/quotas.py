@@ -44,13 +44,26 @@ class StreamLimit:
 
     def __init__(self, per_credential: int) -> None:
         self._limit = Limit("streams", per_credential, 1, per="credential")
-        self.open: Counter[str] = Counter()
-        """By credential; kept by whoever opens and closes them."""
+        self._held: Counter[str] = Counter()
 
-    def require_room(self, principal: Principal, action: Action, now: float) -> None:
-        """Raise RateLimited when the action would open one stream too many."""
-        if is_endless(action) and self.open[principal.credential_id] >= self._limit.requests:
+    def reserve(self, principal: Principal, action: Action, now: float) -> bool:
+        """Hold a place for the stream that the action would open; False when it opens none that goes on for ever.
+
+        Raises:
+            RateLimited: there is no place left.
+        """
+        if not is_endless(action):
+            return False
+        if self._held[principal.credential_id] >= self._limit.requests:
             raise refusal((Quota(self._limit, 0, 1.0, 1.0),), now)
+        self._held[principal.credential_id] += 1
+        return True
+
+    def release(self, principal: Principal) -> None:
+        """Give a place back."""
+        self._held[principal.credential_id] -= 1
+        if not self._held[principal.credential_id]:
+            del self._held[principal.credential_id]
 
 
 def is_endless(action: Action) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
-from sidecar.denials import BadGateway, Denial, InvalidParams, SessionNotFound
+from sidecar.denials import BadGateway, Denial, InvalidParams, MissingCapability, SessionNotFound, UnknownMethod
 from sidecar.model import Action, Handle, Headers, Principal, RequestFacts
 
+TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
+_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 TASK_IDLE_S: Final = 7 * 86_400.0
 """A task may be asked about long after it was made; the upstream forgets it by its own rules."""
 _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
@@ -46,11 +48,28 @@ def handles(principal: Principal, facts: RequestFacts, action: Action, session_i
     return tuple(found)
 
 
-def unknown(handle: Handle) -> Denial:
+def unknown(handle: Handle, facts: RequestFacts, action: Action) -> Denial:
     """Return the refusal for a handle that is not the caller's: another's looks exactly like one that never was."""
     if handle.kind == "session":
         return SessionNotFound("session_unknown")
+    if facts.era == "modern" and action.method == "tasks/result":
+        return UnknownMethod("unknown_method")  # removed with 2026-07-28
+    if facts.era == "modern" and not declares_tasks(action):
+        required: dict[str, Any] = {"extensions": {TASKS_EXTENSION: {}}}
+        return MissingCapability(
+            "tasks_undeclared",
+            f"This method needs the client capability {TASKS_EXTENSION}",
+            data={"requiredCapabilities": required},
+        )
     return InvalidParams("task_unknown", "Task not found")
+
+
+def declares_tasks(action: Action) -> bool:
+    """Tell whether the request's client has declared the tasks extension, as it does on every request."""
+    found: object = action.params
+    for member in ("_meta", _CAPABILITIES, "extensions"):
+        found = found.get(member) if isinstance(found, dict) else None
+    return isinstance(found, dict) and TASKS_EXTENSION in found
 
 
 def session_of(facts: RequestFacts, action: Action) -> str | None:
@@ -93,7 +112,7 @@ def _tasks_of(action: Action) -> tuple[object, ...]:
     """Return the tasks that a request is about: one, or those that `subscriptions/listen` asks to hear of."""
     if action.kind != "request":
         return ()
-    if action.method in _TASK_METHODS:
+    if action.method in _TASK_METHODS or (action.method.startswith("tasks/") and "taskId" in action.params):
         return (action.params.get("taskId"),)
     wanted = action.params.get("notifications") if action.method == "subscriptions/listen" else None
     listened = wanted.get("taskIds") if isinstance(wanted, dict) else None

@@ -8,7 +8,6 @@ from typing import Any
 from sidecar.denials import InvalidToken, StoreUnavailable
 from sidecar.edge.http.streams import OpenStreams
 from sidecar.model import Action, Principal, Progress
-from sidecar.policy.quotas import StreamLimit
 from tests.fakes import Ticks
 
 WHO = Principal("acme", "alice", "jwt", "jwt:1", (), 0, 4e9)
@@ -63,7 +62,7 @@ async def watched(*answers: Any) -> tuple[Exchange, Events]:
     changes: Any = Changes(*answers)
     ticks, events, exchange, answer = Ticks(), Events(), Exchange(), Answer()
     observer: Any = events
-    streams = OpenStreams(changes, refuse, StreamLimit(1), observer, sleep=ticks)
+    streams = OpenStreams(changes, refuse, observer, sleep=ticks)
     watch = asyncio.ensure_future(streams.watch())
     stream: Any = exchange
     upstream: Any = answer
@@ -88,3 +87,9 @@ async def test_neither_a_store_that_is_away_nor_an_unforeseen_fault_ends_the_wat
     exchange, events = await watched(StoreUnavailable("store_unavailable"), ValueError("odd"), None)
     assert exchange.ended_by == "revoked"
     assert events.names == ["streams_unwatched"]
+
+
+async def test_what_changed_while_the_upstream_held_its_head_is_looked_at_when_the_stream_opens() -> None:
+    """The change was told of before the stream was there, because another stream kept the record open."""
+    exchange, _ = await watched(frozenset({"other"}))
+    assert exchange.ended_by == "revoked"

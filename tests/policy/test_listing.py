@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from sidecar.denials import BadGateway, InsufficientScope, UpstreamNotReady
 from sidecar.model import SCOPES, Action, CredentialKind, JsonRpcId, Principal, ToolClass
 from sidecar.policy import access
-from sidecar.policy.listing import FilterPolicy, ListAnswer, ListKind, body_form, filters, visible_tools
+from sidecar.policy.listing import (
+    MAX_ENTRIES,
+    FilterPolicy,
+    ListAnswer,
+    ListKind,
+    body_form,
+    filters,
+    is_readable,
+    visible_tools,
+)
 
 CLASSES: dict[str, ToolClass] = {"get": "read", "list": "read", "set": "write", "drop": "destructive"}
 NUMBERS = (
@@ -241,7 +250,6 @@ def test_whatever_a_list_holds_exactly_the_invisible_entries_go(
         b'{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no","data":{"tools":[1]}}}',
         b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}',
         b'{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"}}',
-        b'{"jsonrpc":"2.0","id":8,"result":{"tools":[{"name":"x"}]}}',
         b'{"jsonrpc":"2.0","id":8,"result":"no list"}',
         b'{"jsonrpc":"2.0","id":null,"result":{}}',
         b'{"jsonrpc":"2.0","id":[7],"result":{}}',
@@ -252,6 +260,12 @@ def test_whatever_a_list_holds_exactly_the_invisible_entries_go(
 )
 def test_any_other_message_passes_untouched(message: bytes) -> None:
     assert ListAnswer.parse(message, 7, "tools") is None
+
+
+@pytest.mark.parametrize("message_id", [b"8", b'"7"', b"null"])
+def test_a_list_under_an_id_that_was_not_asked_for_is_still_a_list(message_id: bytes) -> None:
+    message = b'{"jsonrpc":"2.0","id":' + message_id + b',"result":{"tools":[{"name":"drop"}]}}'
+    assert listed(message).names == ("drop",)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +374,17 @@ def test_what_readers_differ_about_never_passes(message: bytes) -> None:
     assert refused.value.reason == "upstream_list_malformed"
 
 
+@pytest.mark.parametrize("kind", ["tools", "tasks"])
+def test_a_list_longer_than_anybody_needs_never_passes(kind: ListKind) -> None:
+    member = "name" if kind == "tools" else "taskId"
+    entries = [{member: str(number)} for number in range(MAX_ENTRIES + 1)]
+    longest = answer(json.dumps({kind: entries[1:]}).encode())
+    assert len(listed(longest, kind=kind).names) == MAX_ENTRIES
+
+    with pytest.raises(BadGateway, match="upstream_list_malformed"):
+        listed(answer(json.dumps({kind: entries}).encode()), kind=kind)
+
+
 def test_escapes_that_make_whole_characters_are_no_reason_to_refuse() -> None:
     message = answer(b'{"tools":[{"name":"\\ud83d\\uDE00","description":"\\\\ud800 \\\\\\\\udc00 \\"\\n"}]}')
 
@@ -415,6 +440,7 @@ def assert_nothing_slips_through(message: bytes) -> None:
 def test_a_list_comes_as_plain_json_or_plain_events_or_not_at_all(
     lines: list[tuple[bytes, bytes]], form: str | None
 ) -> None:
+    assert is_readable(tuple(lines)) is (form is not None)
     if form is not None:
         assert body_form(tuple(lines)) == form
         return

@@ -77,4 +77,11 @@ def test_a_resumed_stream_may_bring_lists_again() -> None:
     assert plan(Action("stream"), KEY, RESUMED).shows == ("tools", "tasks")
     assert plan(Action("stream"), JWT, RESUMED).shows == ("tasks",)
     assert plan(Action("stream"), KEY).shows == ()
-    assert plan(Action("request", "tools/call", 1, "t"), KEY, RESUMED).shows == ()
+    assert plan(Action("request", "tools/call", 1, "t"), KEY, RESUMED).shows == ("tools", "tasks")
+
+
+def test_only_the_answer_to_a_list_request_has_to_be_a_list() -> None:
+    assert plan(Action("request", "tools/list", 1), KEY, RESUMED).lists == "tools"
+    assert plan(Action("request", "tasks/list", 1)).lists == "tasks"
+    assert plan(Action("request", "ping", 1), KEY, RESUMED).lists is None
+    assert plan(Action("notification", "tools/list")).lists is None

@@ -107,14 +107,14 @@ def test_a_share_of_a_limit_is_rounded_down_and_never_nothing() -> None:
 def test_a_credential_may_have_so_many_streams_that_go_on_for_ever(action: Action, endless: bool) -> None:
     limit = StreamLimit(2)
     who = Principal("acme", "alice", "jwt", "jwt:1", (), 0, 0)
-    limit.require_room(who, action, 1000.0)
-    limit.open["jwt:1"] = 2
+    assert [limit.reserve(who, action, 1000.0) for _ in range(2)] == [endless] * 2
 
     if endless:
         with pytest.raises(RateLimited) as refused:
-            limit.require_room(who, action, 1000.0)
+            limit.reserve(who, action, 1000.0)
         assert refused.value.retry_after_s == 1
         assert dict(refused.value.headers)["X-RateLimit-Limit"] == "2"
-    else:
-        limit.require_room(who, action, 1000.0)
-    limit.require_room(replace(who, credential_id="jwt:2"), action, 1000.0)
+        limit.release(who)
+        limit.release(who)
+    assert limit.reserve(who, action, 1000.0) is endless
+    assert limit.reserve(replace(who, credential_id="jwt:2"), action, 1000.0) is endless

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.denials import BadGateway, InvalidParams, SessionNotFound
+from sidecar.denials import BadGateway, InvalidParams, MissingCapability, SessionNotFound, UnknownMethod
 from sidecar.model import Action, Handle, Principal
 from sidecar.policy import sessions
 from tests.policy.facts import facts
@@ -19,6 +19,8 @@ OTHERS = [
 ]
 SESSION = ("Mcp-Session-Id", "s-1")
 MODERN = ("MCP-Protocol-Version", "2026-07-28")
+CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+DECLARED: dict[str, Any] = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
 PING = Action("request", "ping", 1)
 
 
@@ -86,8 +88,31 @@ def test_a_task_that_has_no_id_is_refused(task_id: Any) -> None:
 
 
 def test_anothers_session_looks_like_none_and_so_does_anothers_task() -> None:
-    assert isinstance(sessions.unknown(Handle("session", "s", "o", 1)), SessionNotFound)
-    assert isinstance(sessions.unknown(Handle("task", "t", "o", 1)), InvalidParams)
+    task = Handle("task", "t", "o", 1)
+    declared = Action("request", "tasks/get", 1, params={"taskId": "t", "_meta": {CAPABILITIES: DECLARED}})
+
+    assert isinstance(sessions.unknown(Handle("session", "s", "o", 1), facts(), PING), SessionNotFound)
+    assert isinstance(sessions.unknown(task, facts(), about_task("t")), InvalidParams)
+    assert isinstance(sessions.unknown(task, facts(MODERN), declared), InvalidParams)
+
+
+def test_a_modern_client_that_did_not_declare_tasks_is_told_to() -> None:
+    refusal = sessions.unknown(Handle("task", "t", "o", 1), facts(MODERN), about_task("t"))
+
+    assert isinstance(refusal, MissingCapability)
+    assert refusal.data == {"requiredCapabilities": DECLARED}
+
+
+def test_the_modern_era_has_no_tasks_result() -> None:
+    refusal = sessions.unknown(Handle("task", "t", "o", 1), facts(MODERN), about_task("t", "tasks/result"))
+
+    assert isinstance(refusal, UnknownMethod)
+
+
+@pytest.mark.parametrize("method", ["tasks/delete", "tasks/anything"])
+def test_a_method_nobody_knows_yet_belongs_to_the_task_that_it_names(method: str) -> None:
+    assert [handle.id for handle in handles(about_task("t-1", method))] == ["t-1"]
+    assert handles(Action("request", method, 1)) == ()
 
 
 @pytest.mark.parametrize(

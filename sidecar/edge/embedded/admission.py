@@ -32,12 +32,15 @@ class LocalAdmission(SqliteHandles):
         if self._revoked(admission):
             return Verdict("revoked", now)
         account = admission.account
+        used = []
         for handle in admission.handles:
-            if not self.is_known(account, handle, now, self._copies.revoked_before(account)):
+            bound = self.known(account, handle, now, self._copies.revoked_before(account))
+            if bound is None:
                 return Verdict("handle_unknown", now, unknown=handle)
+            used.append((handle, bound))
         verdict = Verdict("good", now, self._limits.spend(asked_by(admission)))
-        for handle in admission.handles if verdict.admitted else ():
-            self.use(account, handle, now)
+        for handle, bound in used if verdict.admitted else ():
+            self.use(account, handle, bound, now)
         if admission.key_id is not None and admission.counts_as_use:
             refused = not verdict.admitted
             self._usage.count(admission.account, admission.key_id, now, refused=refused, write=admission.write)

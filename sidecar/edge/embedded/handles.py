@@ -67,16 +67,18 @@ class SqliteHandles:
         found = {each: self._find(name_of(account, kind, each), now) for each in ids}
         return frozenset(each for each, bound in found.items() if bound is not None and bound.owner == owner)
 
-    def is_known(self, account: str, handle: Handle, now: float, revoked_before: float) -> bool:
-        """Tell whether the handle is its owner's, and still good."""
+    def known(self, account: str, handle: Handle, now: float, revoked_before: float) -> Bound | None:
+        """Return what is remembered of the handle if it is its owner's, and still good."""
         bound = self._find(name_of(account, handle.kind, handle.id), now)
-        return bound is not None and bound.owner == handle.owner and bound.bound_at >= revoked_before
+        good = bound is not None and bound.owner == handle.owner and bound.bound_at >= revoked_before
+        return bound if good else None
 
-    def use(self, account: str, handle: Handle, now: float) -> None:
-        """Put off the handle's end. It must be known."""
+    def use(self, account: str, handle: Handle, bound: Bound, now: float) -> None:
+        """Put off the handle's end."""
         name = name_of(account, handle.kind, handle.id)
-        bound = self._bound[name]
         bound.expires_at = max(bound.expires_at, now + handle.idle_s)
+        self._bound.pop(name, None)  # to the end of the queue: what is forgotten first is what was not used for longest
+        self._bound[name] = bound
         if bound.expires_at - bound.written_until > handle.idle_s * WRITTEN_AGAIN_AFTER:
             bound.written_until = bound.expires_at
             task = asyncio.get_running_loop().create_task(self._write_quietly(name, bound))

@@ -85,6 +85,7 @@ def _error(denial: Denial, era: Era) -> dict[str, Any]:
     data: dict[str, Any] = {"errorType": denial.error_type, "message": denial.message}
     if denial.retry_after_s is not None:
         data["retryAfter"] = denial.retry_after_s
+    data.update(denial.data)
     return {"code": code, "message": _phrase(denial.status), "data": data}
 
 

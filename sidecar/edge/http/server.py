@@ -32,7 +32,8 @@ from sidecar.management import Act, ManagementApi
 from sidecar.model import Permit, Principal, ResponsePlan, Route
 from sidecar.policy.addresses import IpNetwork
 from sidecar.policy.answers import may_hold_messages
-from sidecar.policy.listing import body_form
+from sidecar.policy.listing import body_form, is_readable
+from sidecar.policy.quotas import StreamLimit
 from sidecar.ports import Observer, Upstream, UpstreamAnswer
 
 _ROUTE_METHODS: Final = ("GET", "POST", "DELETE")
@@ -56,6 +57,7 @@ class PublicServer:
         upstream: Upstream,
         handover: Handover,
         streams: OpenStreams,
+        stream_limit: StreamLimit,
         front: Front,
         observer: Observer,
         max_body_bytes: int,
@@ -75,6 +77,7 @@ class PublicServer:
         self._trusted_proxies = trusted_proxies
         self._body_timeout_s = body_timeout_s
         self._streams = streams
+        self._stream_limit = stream_limit
         self._stopping = False
 
     def end_streams(self) -> None:
@@ -118,6 +121,8 @@ class PublicServer:
             response = await self._refuse(exchange, label, route, denial)
         finally:
             self._record(exchange, label, outcome, denial, response)
+            if exchange.progress.holds_stream and exchange.progress.principal is not None:
+                self._stream_limit.release(exchange.progress.principal)
         return response
 
     async def _proxy(self, exchange: Exchange, route: Route) -> web.StreamResponse:
@@ -144,7 +149,7 @@ class PublicServer:
             lines = head(answer, permit)
             await self._handover.note_head(permit.plan, answer.status, answer.headers)
             self._front.mark(exchange, lines)
-            if permit.plan.reads_messages and may_hold_messages(answer.status):
+            if permit.plan.reads_messages and (may_hold_messages(answer.status) or is_readable(answer.headers)):
                 return await self._read_messages(exchange, route, permit.plan, answer, lines)
             body = answer.complete()
             if body is not None:

@@ -10,7 +10,6 @@ from typing import Final
 from sidecar.denials import Denial, InvalidApiKey, InvalidToken, StoreUnavailable
 from sidecar.edge.http.exchange import Exchange
 from sidecar.model import Principal
-from sidecar.policy.quotas import StreamLimit
 from sidecar.ports import Observer, UpstreamAnswer
 from sidecar.stores import RevocationStore
 
@@ -34,7 +33,6 @@ class OpenStreams:
         self,
         changes: RevocationStore,
         recheck: Callable[[Principal], Awaitable[Principal]],
-        limit: StreamLimit,
         observer: Observer,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -45,26 +43,23 @@ class OpenStreams:
         self._sleep = sleep
         self._answers: dict[Exchange, UpstreamAnswer] = {}
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
-        self._endless = limit.open
+        self._fresh: set[Exchange] = set()
+        """Not looked at yet: what changed between their admission and the first look is told of only once."""
 
     @contextlib.contextmanager
     def open(self, exchange: Exchange, answer: UpstreamAnswer) -> Iterator[None]:
         """Watch over an answer while it streams."""
-        principal = exchange.progress.principal
-        credential_id = "" if principal is None else principal.credential_id
         self._answers[exchange] = answer
+        self._fresh.add(exchange)
         if exchange.is_endless:
-            self._endless[credential_id] += 1
             self._expire_in_time(exchange)
         try:
             yield
         finally:
             del self._answers[exchange]
+            self._fresh.discard(exchange)
             if exchange.is_endless:
                 self._expiries.pop(exchange).cancel()
-                self._endless[credential_id] -= 1
-                if not self._endless[credential_id]:
-                    del self._endless[credential_id]
 
     def end_endless(self) -> None:
         """End what would never end by itself."""
@@ -93,7 +88,8 @@ class OpenStreams:
     async def _look_at(self, accounts: frozenset[str] | None) -> None:
         for exchange in tuple(self._answers):
             principal = exchange.progress.principal
-            if principal is None or (accounts is not None and principal.account not in accounts):
+            untouched = accounts is not None and principal is not None and principal.account not in accounts
+            if principal is None or (untouched and exchange not in self._fresh):
                 continue
             try:
                 exchange.progress.principal = await self._recheck(principal)
@@ -104,6 +100,7 @@ class OpenStreams:
             except Denial:
                 continue
             else:
+                self._fresh.discard(exchange)
                 if exchange in self._expiries:
                     self._expire_in_time(exchange)
 
@@ -124,12 +121,20 @@ class OpenStreams:
 async def with_pauses(answer: UpstreamAnswer, pause_s: float = PAUSE_S) -> AsyncIterator[bytes]:
     """Yield the answer's body as it arrives, and an empty piece whenever nothing came for a while."""
     pieces = aiter(answer)
-    while True:
-        try:
-            async with asyncio.timeout(pause_s):
-                piece = await anext(pieces)
-        except TimeoutError:
-            piece = b""
-        except StopAsyncIteration:
-            return
-        yield piece
+    # One question stays open across silences: asked anew, it would start the answer's own idle time anew.
+    asked = asyncio.ensure_future(anext(pieces))
+    try:
+        while True:
+            done, _ = await asyncio.wait((asked,), timeout=pause_s)
+            if not done:
+                yield b""
+                continue
+            try:
+                piece = asked.result()
+            except StopAsyncIteration:
+                return
+            yield piece
+            asked = asyncio.ensure_future(anext(pieces))
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)

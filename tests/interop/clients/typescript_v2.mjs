@@ -1,0 +1,23 @@
+// Drives the TypeScript SDK 2.x: `typescript_v2.mjs legacy|modern URL [HEADER VALUE]`; prints one JSON object.
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import { ANSWER, walk } from "./walk.mjs";
+
+const [era, url, header, value] = process.argv.slice(2);
+const requestInit = header ? { headers: { [header]: value } } : {};
+const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit });
+const mode = era === "modern" ? "auto" : "legacy";
+const client = new Client(
+  { name: "interop", version: "1.0.0" },
+  { capabilities: { elicitation: { form: {} } }, versionNegotiation: { mode } },
+);
+client.setRequestHandler("elicitation/create", () => ANSWER);
+
+await walk({
+  connect: async () => {
+    await client.connect(transport);
+    return client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion;
+  },
+  list: () => client.listTools(),
+  call: (params, options) => client.callTool(params, options),
+  close: () => client.close(),
+});
