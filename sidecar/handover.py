@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 
 from sidecar.catalogue import ToolClasses
-from sidecar.denials import Denial
 from sidecar.model import Handle, Headers, ResponsePlan
 from sidecar.policy import sessions
 from sidecar.policy.listing import ListAnswer, ListKind, visible_tools
@@ -56,13 +54,6 @@ class Handover:
                 message = listed.keep(await self._visible(plan, kind, listed.names), era=plan.era)
         return message
 
-    async def event(self, plan: ResponsePlan, message: bytes) -> bytes:
-        """Do the same for one event of a stream, which has begun: a refusal is then the answer in its place."""
-        try:
-            return await self.message(plan, message)
-        except Denial as denial:
-            return orjson.dumps({"jsonrpc": "2.0", "id": plan.message_id, "error": _error(denial)})
-
     async def _parse(self, message: bytes, plan: ResponsePlan, kind: ListKind) -> ListAnswer | None:
         list_id = plan.message_id if plan.lists == kind else None
         if len(message) <= _PARSE_IN_THREAD_BYTES:
@@ -88,11 +79,3 @@ class Handover:
     async def _bind(self, plan: ResponsePlan, kind: Any, handle_id: str, idle_s: float) -> None:
         handle = Handle(kind, handle_id, sessions.owner(plan.principal), idle_s)
         await self._handles.bind(plan.principal.account, handle, self._clock())
-
-
-def _error(denial: Denial) -> dict[str, Any]:
-    return {
-        "code": denial.status,
-        "message": HTTPStatus(denial.status).phrase,
-        "data": {"errorType": denial.error_type, "message": denial.message},
-    }

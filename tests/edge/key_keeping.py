@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from sidecar.edge.jwks import KeySets, KeySource
+from tests.issuer import FailingIssuer
 
 
 class Clock:
@@ -71,3 +72,8 @@ async def keeping(issuer: str, source: KeySource, *, timeout_s: float = 2.0) -> 
         yield keeper
     finally:
         await keeper.keys.aclose()
+
+
+def kid(issuer: FailingIssuer) -> str:
+    """Return the id of the key that signs now."""
+    return issuer.keys[-1].kid

@@ -2,30 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from sidecar.denials import IssuerUnavailable
 from sidecar.edge.jwks import KeySource
-from tests.edge.key_keeping import Keeper, keeping
+from tests.edge.key_keeping import Keeper, keeping, kid
 from tests.issuer import KEY_SET, OAUTH, OPENID, FailingIssuer, Failure
 
 DISCOVERY = KeySource()
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[FailingIssuer]:
-    running = FailingIssuer()
-    await running.start()
-    yield running
-    await running.stop()
-
-
-def kid(issuer: FailingIssuer) -> str:
-    """Return the id of the key that signs now."""
-    return issuer.keys[-1].kid
 
 
 async def test_a_rotated_key_is_fetched_when_first_seen_once_for_all_who_ask(issuer: FailingIssuer) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -18,23 +17,10 @@ from cryptography.x509.oid import NameOID
 from sidecar.denials import IssuerUnavailable
 from sidecar.edge.jwks import KeySource
 from sidecar.policy.keysets import KeySetError
-from tests.edge.key_keeping import Keeper, keeping
+from tests.edge.key_keeping import Keeper, keeping, kid
 from tests.issuer import KEY_SET, OAUTH, OPENID, FailingIssuer, Failure
 
 DISCOVERY = KeySource()
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[FailingIssuer]:
-    running = FailingIssuer()
-    await running.start()
-    yield running
-    await running.stop()
-
-
-def kid(issuer: FailingIssuer) -> str:
-    """Return the id of the key that signs now."""
-    return issuer.keys[-1].kid
 
 
 async def test_an_issuer_is_discovered_by_its_oauth_metadata(issuer: FailingIssuer) -> None:

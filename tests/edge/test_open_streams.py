@@ -37,12 +37,14 @@ class Changes:
 
     def __init__(self, *answers: Any) -> None:
         self._answers = list(answers)
+        self.asked_since: list[str | None] = []
 
     async def changes(self, since: str | None) -> tuple[str, frozenset[str] | None]:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return "1", answer
+        self.asked_since.append(since)
+        return str(len(self.asked_since)), answer
 
 
 class Events:
@@ -93,3 +95,32 @@ async def test_what_changed_while_the_upstream_held_its_head_is_looked_at_when_t
     """The change was told of before the stream was there, because another stream kept the record open."""
     exchange, _ = await watched(frozenset({"other"}))
     assert exchange.ended_by == "revoked"
+
+
+async def test_what_could_not_be_looked_at_is_asked_for_again() -> None:
+    """Else the stream, which is not new, would outlive its revocation: a change is told of once."""
+    changes, looks = Changes(frozenset(), frozenset({"acme"})), [None, StoreUnavailable("store_unavailable"), None]
+
+    async def recheck(principal: Principal) -> Principal:
+        problem = looks.pop(0)
+        if problem is not None:
+            raise problem
+        return principal
+
+    record: Any = changes
+    observer: Any = Events()
+    stream: Any = Exchange()
+    upstream: Any = Answer()
+    ticks = Ticks()
+    streams = OpenStreams(record, recheck, observer, sleep=ticks)
+    watch = asyncio.ensure_future(streams.watch())
+    with streams.open(stream, upstream):
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                await ticks.asked.get()
+                ticks.end()
+            await ticks.asked.get()
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    assert changes.asked_since == [None, "1", "1"]
+    assert looks == []

@@ -40,10 +40,15 @@ def json_rpc(
             status, challenge = 200, None
     response = web.Response(
         status=status,
-        body=orjson.dumps({"jsonrpc": "2.0", "id": message_id, "error": _error(denial, era)}),
+        body=error_message(denial, era, message_id),
         content_type=_JSON,
     )
     return _with_headers(response, denial, challenge)
+
+
+def error_message(denial: Denial, era: Era, message_id: JsonRpcId | None) -> bytes:
+    """Render a refusal as the JSON-RPC error that it is in either kind of answer."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": message_id, "error": _error(denial, era)})
 
 
 def problem(denial: Denial, discovery: Discovery, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -> web.Response:

@@ -120,9 +120,9 @@ class PublicServer:
             outcome = denial.error_type.lower()
             response = await self._refuse(exchange, label, route, denial)
         finally:
-            self._record(exchange, label, outcome, denial, response)
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
                 self._stream_limit.release(exchange.progress.principal)
+            self._record(exchange, label, outcome, denial, response)
         return response
 
     async def _proxy(self, exchange: Exchange, route: Route) -> web.StreamResponse:
@@ -170,7 +170,10 @@ class PublicServer:
             return whole(answer.status, lines, await self._handover.message(plan, message))
 
         async def rewrite(message: bytes) -> bytes:
-            return await self._handover.event(plan, message)
+            try:
+                return await self._handover.message(plan, message)
+            except Denial as denial:  # the answer has begun: the refusal takes the place of this one message
+                return rendering.error_message(denial, plan.era, plan.message_id)
 
         return await self._stream(exchange, route, answer, lines, rewritten(with_pauses(answer), rewrite))
 

@@ -75,10 +75,10 @@ class OpenStreams:
                 since = None
                 continue
             try:
-                begins = since is None
-                since, accounts = await self._changes.changes(since)
+                reached, accounts = await self._changes.changes(since)
                 # What changed between a stream's admission and the beginning of the record is not in it.
-                await self._look_at(None if begins else accounts)
+                await self._look_at(None if since is None else accounts)
+                since = reached  # only now: what could not be looked at is to be told of again
             except StoreUnavailable:
                 continue  # asked again in a moment, from the same place on
             except Exception as fault:  # a watch that stops would let revoked streams run on
