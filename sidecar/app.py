@@ -16,6 +16,7 @@ from sidecar import wiring
 from sidecar.catalogue import Catalogue, NoCatalogue
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
+from sidecar.edge import descriptors
 from sidecar.edge.admin import Readiness, Status, admin_port, http_url
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.listener import Listener
@@ -237,7 +238,8 @@ class Sidecar:
         return self.telemetry.exposition()
 
     async def _start_public(self, server: PublicServer) -> None:
-        listener = Listener(server.handle, bad_head=self._note_bad_head)
+        listener = Listener(server.handle, bad_head=self._note_bad_head, max_connections=descriptors.max_connections())
+        await self._parts.enter_async_context(_running(listener.watch()))
         listen = self._config.listen
         port = await asyncio.get_running_loop().create_server(
             listener, listen.host, listen.port, backlog=1024, reuse_port=self._worker is not None

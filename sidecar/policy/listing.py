@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from sidecar.denials import BadGateway
 from sidecar.model import Action, Era, Headers, JsonRpcId, Principal, ToolClass
@@ -16,6 +16,7 @@ ListKind = Literal["tools", "tasks"]
 BodyForm = Literal["json", "events"]
 
 _NAME_OF: Final[Mapping[ListKind, str]] = {"tools": "name", "tasks": "taskId"}
+_CLASSES: Final[tuple[ToolClass | None, ...]] = (*get_args(ToolClass), None)
 _TOP: Final = frozenset({"jsonrpc", "id", "method", "result", "error"})
 _CACHE_SCOPE: Final = "cacheScope"
 MAX_ENTRIES: Final = 10_000
@@ -46,9 +47,10 @@ def visible_tools(
         return frozenset(names)
     if LIST in held:
         held |= {CALL}
-    return frozenset(
-        name for name in names if required(Action("request", "tools/call", tool=name), class_of(name)) <= held
-    )
+    callable_classes: dict[ToolClass | None, bool] = {}
+    for tool_class in _CLASSES:
+        callable_classes[tool_class] = required(Action("request", "tools/call"), tool_class) <= held
+    return frozenset([name for name in names if callable_classes[class_of(name)]])
 
 
 def body_form(lines: Headers) -> BodyForm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -84,6 +85,10 @@ async def test_a_list_that_cannot_be_read_for_certain_is_not_passed_on(start: St
     answer = await bed.post(request("tools/list"), key=key)
     assert '"code":502' in answer.text
     assert "drop" not in answer.text
+    for line in bed.accesses():
+        assert (line["outcome"], line["reason"]) == ("upstream_unavailable", "upstream_list_malformed")
+    (counted,) = re.findall(r'sidecar_requests_total{.*outcome="upstream_unavailable".* (\S+)', (await bed.admin.get("/metrics")).text)
+    assert float(counted) == 2
 
 
 async def test_what_is_not_shown_can_still_not_be_called(start: Start, stub: StubUpstream) -> None:

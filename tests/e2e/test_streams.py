@@ -53,6 +53,27 @@ async def test_a_revoked_key_ends_its_streams(start: Start, stub: StubUpstream, 
         assert not [line for line in bed.accesses() if line["principal"] == f"key_{other[4:16]}"]
 
 
+async def test_a_client_that_does_not_read_loses_its_connection_with_its_key(start: Start, stub: StubUpstream) -> None:
+    """It would hold the stream open for as long as it likes."""
+    bed, stream = await start(), Stream()
+    stub.answer = stream.answer
+    key = await bed.key("mcp:full")
+    for _ in range(256):
+        stream.send(b"data: " + b"x" * 65_536 + b"\n\n")
+    host, _, port = bed.sidecar.public_url_bound.removeprefix("http://").rpartition(":")
+    async with asyncio.timeout(5):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads and writes
+        writer.write(f"GET {KEY_ROUTE} HTTP/1.1\r\nHost: sidecar\r\nX-API-Key: {key}\r\n\r\n".encode())
+        await stream.opened.wait()
+        await bed.sidecar.keyring.revoke("alice", f"key_{key[4:16]}")
+        await stream.left.wait()
+        while not bed.accesses():  # noqa: ASYNC110 - the line comes when the client's side has ended too
+            await asyncio.sleep(0.01)
+        writer.close()
+    assert [line["reason"] for line in bed.accesses()] == ["revoked"]
+
+
 async def test_a_revoked_account_ends_the_streams_of_its_tokens(
     start: Start, stub: StubUpstream, store: StoreName
 ) -> None:

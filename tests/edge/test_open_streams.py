@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sidecar.denials import InvalidToken, StoreUnavailable
+from sidecar.denials import Denial, InsufficientScope, InvalidToken, StoreUnavailable
 from sidecar.edge.http.streams import OpenStreams
 from sidecar.model import Action, Principal, Progress
 from tests.fakes import Ticks
@@ -22,6 +23,9 @@ class Exchange:
     def __init__(self) -> None:
         self.progress = Progress(principal=WHO, action=Action("stream"))
         self.ended_by: str | None = None
+
+    def abandon(self) -> None:
+        raise AssertionError("its client reads")
 
 
 class Answer:
@@ -55,16 +59,19 @@ class Events:
         self.names.append(name)
 
 
-async def refuse(_: Principal) -> Principal:
-    raise InvalidToken("token_revoked")
+def refuse(denial: Denial) -> Callable[[Principal], Awaitable[Principal]]:
+    async def recheck(_: Principal) -> Principal:
+        raise denial
+
+    return recheck
 
 
-async def watched(*answers: Any) -> tuple[Exchange, Events]:
+async def watched(*answers: Any, denial: Denial | None = None) -> tuple[Exchange, Events]:
     """Open a stream, let the watch look as often as there are answers, and wait until it ends the stream."""
     changes: Any = Changes(*answers)
     ticks, events, exchange, answer = Ticks(), Events(), Exchange(), Answer()
     observer: Any = events
-    streams = OpenStreams(changes, refuse, observer, sleep=ticks)
+    streams = OpenStreams(changes, refuse(denial or InvalidToken("token_revoked")), observer, sleep=ticks)
     watch = asyncio.ensure_future(streams.watch())
     stream: Any = exchange
     upstream: Any = answer
@@ -94,6 +101,13 @@ async def test_neither_a_store_that_is_away_nor_an_unforeseen_fault_ends_the_wat
 async def test_what_changed_while_the_upstream_held_its_head_is_looked_at_when_the_stream_opens() -> None:
     """The change was told of before the stream was there, because another stream kept the record open."""
     exchange, _ = await watched(frozenset({"other"}))
+    assert exchange.ended_by == "revoked"
+
+
+async def test_any_refusal_ends_a_stream() -> None:
+    """Not only what calls the credential itself bad: the same request would be refused now."""
+    scope = InsufficientScope("no", required="mcp:read", granted=())
+    exchange, _ = await watched(None, denial=scope)
     assert exchange.ended_by == "revoked"
 
 

@@ -98,6 +98,7 @@ async def test_of_many_those_of_one_owner_are_found(store: Store) -> None:
     assert await store.owned("acme", "me", "task", ["a", "b", "c", "d"]) == {"a", "c"}
     assert await store.owned("other", "me", "task", ["a"]) == frozenset()
     assert await store.owned("acme", "me", "task", []) == frozenset()
+    assert await store.owned("acme", "me", "task", [f"x{n}" for n in range(1234)] + ["c"]) == {"c"}
 
 
 async def test_embedded_sessions_idle_out_and_every_use_puts_that_off(tmp_path: Path, clock: FakeClock) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from sidecar.edge.embedded.schema import MIGRATIONS
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+RETRY_S: Final = 0.01
 READ_TIMEOUT_S: Final = 0.05
 """Readers wait for nobody in WAL mode, but for the moment in which another process opens or recovers the file."""
 
@@ -86,13 +88,27 @@ def open_writer(path: str, busy_timeout_s: float) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     writer = connect(path, busy_timeout_s)
     try:
-        writer.execute("PRAGMA journal_mode = WAL")
+        use_wal(writer, busy_timeout_s)
         writer.execute("PRAGMA synchronous = FULL")
         transact(writer, migrate)
     except BaseException:
         writer.close()
         raise
     return writer
+
+
+def use_wal(writer: sqlite3.Connection, busy_timeout_s: float) -> None:
+    """Switch a new file to WAL. SQLite waits for nobody here: of several that open the file at once, one may switch."""
+    deadline = time.monotonic() + busy_timeout_s
+    while True:
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
 
 
 def open_reader(path: str) -> sqlite3.Connection:

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.denials import InvalidRequest, PayloadTooLarge, RequestTimeout
+from sidecar.denials import Denial, InvalidRequest, PayloadTooLarge, RequestTimeout
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import IpNetwork
@@ -24,7 +24,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """A request on its way through the server."""
 
-    __slots__ = ("_body_taken", "ended_by", "facts", "progress", "request", "started", "upstream_s")
+    __slots__ = ("_body_taken", "ended_by", "facts", "progress", "refused_within", "request", "started", "upstream_s")
 
     def __init__(self, request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> None:
         self.request = request
@@ -34,6 +34,8 @@ class Exchange:
         self.upstream_s: float | None = None
         self.ended_by: str | None = None
         """Why we ended a stream that would have gone on."""
+        self.refused_within: Denial | None = None
+        """The first refusal that took the place of a message in an answer that had begun."""
         self._body_taken = False
 
     async def body(self, max_body_bytes: int, timeout_s: float) -> bytes:
@@ -71,6 +73,11 @@ class Exchange:
         """Raise InvalidRequest when a body came with a method that has none."""
         if self.request.body_exists:
             raise InvalidRequest("unexpected_body", "This method takes no body")
+
+    def abandon(self) -> None:
+        """Break off the client's connection, for a client that does not read."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
 
     async def identify_message(self) -> tuple[JsonRpcId | None, MessageKind | None]:
         """Return the id that a refusal carries, and the kind of message that was refused, as far as they are known.

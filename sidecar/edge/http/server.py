@@ -109,6 +109,8 @@ class PublicServer:
         response: web.StreamResponse | None = None
         try:
             response = await answer
+            if (denial := exchange.refused_within) is not None:
+                outcome = denial.error_type.lower()
         except Denial as refused:
             denial, outcome = refused, refused.error_type.lower()
             response = await self._refuse(exchange, label, route, denial)
@@ -173,6 +175,7 @@ class PublicServer:
             try:
                 return await self._handover.message(plan, message)
             except Denial as denial:  # the answer has begun: the refusal takes the place of this one message
+                exchange.refused_within = exchange.refused_within or denial
                 return rendering.error_message(denial, plan.era, plan.message_id)
 
         return await self._stream(exchange, route, answer, lines, rewritten(with_pauses(answer), rewrite))

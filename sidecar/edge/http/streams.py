@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
-from sidecar.denials import Denial, InvalidApiKey, InvalidToken, StoreUnavailable
+from sidecar.denials import Denial, StoreUnavailable
 from sidecar.edge.http.exchange import Exchange
 from sidecar.model import Principal
 from sidecar.ports import Observer, UpstreamAnswer
@@ -18,6 +18,9 @@ REVOKED: Final = "revoked"
 SHUTDOWN: Final = "shutdown"
 LOOK_S: Final = 0.5
 """How often changes to credentials are asked for while streams are open: a revocation reaches them within 1 s."""
+FAREWELL_S: Final = 0.25
+"""How long a client has to take what was sent before its stream's end, until its connection is broken off."""
+_OUR_FAULT: Final = 500
 PAUSE_S: Final = 15.0
 """Silence after which a comment is sent, below the idle time of common load balancers (60 s) and clients (30 s)."""
 
@@ -26,7 +29,8 @@ class OpenStreams:
     """All streams of this process.
 
     Expiry ends those that would go on for ever (GET, and `subscriptions/listen` since 2026-07-28), revocation ends
-    every one, and so does our own end for those that go on for ever. All of them end cleanly.
+    every one, and so does our own end for those that go on for ever. All of them end cleanly, but where the client
+    does not read: then its connection ends with the stream.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class OpenStreams:
         self._sleep = sleep
         self._answers: dict[Exchange, UpstreamAnswer] = {}
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
+        self._farewells: dict[Exchange, asyncio.TimerHandle] = {}
         self._fresh: set[Exchange] = set()
         """Not looked at yet: what changed between their admission and the first look is told of only once."""
 
@@ -58,8 +63,10 @@ class OpenStreams:
         finally:
             del self._answers[exchange]
             self._fresh.discard(exchange)
-            if exchange.is_endless:
-                self._expiries.pop(exchange).cancel()
+            for timers in (self._expiries, self._farewells):
+                timer = timers.pop(exchange, None)
+                if timer is not None:
+                    timer.cancel()
 
     def end_endless(self) -> None:
         """End what would never end by itself."""
@@ -93,12 +100,11 @@ class OpenStreams:
                 continue
             try:
                 exchange.progress.principal = await self._recheck(principal)
-            except StoreUnavailable:
-                raise
-            except (InvalidToken, InvalidApiKey):
-                self._end(exchange, REVOKED)
-            except Denial:
-                continue
+            except Denial as denial:
+                if isinstance(denial, StoreUnavailable):
+                    raise
+                if denial.status < _OUR_FAULT:
+                    self._end(exchange, REVOKED)
             else:
                 self._fresh.discard(exchange)
                 if exchange in self._expiries:
@@ -113,9 +119,10 @@ class OpenStreams:
 
     def _end(self, exchange: Exchange, reason: str) -> None:
         answer = self._answers.get(exchange)
-        if answer is not None:
+        if answer is not None and exchange not in self._farewells:
             exchange.ended_by = reason
             answer.close()
+            self._farewells[exchange] = asyncio.get_running_loop().call_later(FAREWELL_S, exchange.abandon)
 
 
 async def with_pauses(answer: UpstreamAnswer, pause_s: float = PAUSE_S) -> AsyncIterator[bytes]:

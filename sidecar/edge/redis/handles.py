@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +10,8 @@ from sidecar.edge.redis.link import OnRedis, Script
 from sidecar.model import Handle
 
 RELEASE: Final = Script("release")
+READ_AT_ONCE: Final = 500
+"""So many in one command, so that neither Redis nor the event loop is busy with one caller's list for long."""
 
 
 class RedisHandles(OnRedis):
@@ -27,10 +28,12 @@ class RedisHandles(OnRedis):
 
     async def owned(self, account: str, owner: str, kind: str, ids: Sequence[str]) -> frozenset[str]:
         """See `stores.HandleStore`."""
-        found = await asyncio.gather(*[self._link.call("GET", names.handle(account, kind, each)) for each in ids])
-        return frozenset(
-            [each for each, value in zip(ids, found, strict=True) if value is not None and owner_in(value) == owner]
-        )
+        found: list[str] = []
+        for begin in range(0, len(ids), READ_AT_ONCE):
+            some = ids[begin : begin + READ_AT_ONCE]
+            values = await self._link.call("MGET", *[names.handle(account, kind, each) for each in some])
+            found += [each for each, value in zip(some, values, strict=True) if value and owner_in(value) == owner]
+        return frozenset(found)
 
 
 def idle_ms(handle: Handle) -> int:

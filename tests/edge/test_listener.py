@@ -1,0 +1,171 @@
+"""How patient the public port is with clients, and how many it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from sidecar.edge.http.listener import HEAD_S, STALL_S, Listener
+from tests.fakes import Clock, Ticks
+
+HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
+PATIENCE_S = 5.0
+
+
+class Port:
+    """A listener with a watch that looks when told to, and time that passes when told to."""
+
+    def __init__(self, *, max_connections: int = 10) -> None:
+        self.clock, self.ticks, self.bad_heads = Clock(), Ticks(), list[int]()
+        self.may_answer = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+        self.listener = Listener(
+            self._answer, bad_head=self.bad_heads.append, max_connections=max_connections, now=self.clock
+        )
+        self.number = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.asked.set()
+        if request.path == "/":
+            await self.may_answer.wait()
+            return web.Response(text="ok")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(bytes(65_536))
+                await asyncio.sleep(0)
+        except (ConnectionError, asyncio.CancelledError):
+            self.left.set()
+            raise
+
+    async def look(self) -> None:
+        """Have the watch look once at all connections."""
+        await self.ticks.asked.get()
+        self.ticks.end()
+        await self.ticks.asked.get()
+        self.ticks.asked.put_nowait(0.0)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Port]:
+        watch = asyncio.ensure_future(self.listener.watch(self.ticks))
+        server = await asyncio.get_running_loop().create_server(self.listener, "127.0.0.1", 0)
+        self.number = server.sockets[0].getsockname()[1]
+        async with server, asyncio.timeout(PATIENCE_S):
+            yield self
+            watch.cancel()
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.gather(watch, *[writer.wait_closed() for writer in self._writers], return_exceptions=True)
+            await self.listener.shutdown(0.1)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection that the listener has taken in."""
+        before = len(self.listener.connections)
+        streams = await self.call()
+        while len(self.listener.connections) == before:  # noqa: ASYNC110 - taken in within a few turns of the loop
+            await asyncio.sleep(0)
+        return streams
+
+    async def call(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection that may or may not be taken in."""
+        streams = await asyncio.open_connection("127.0.0.1", self.number)
+        self._writers.append(streams[1])
+        return streams
+
+
+async def test_a_head_that_takes_too_long_is_answered_408_and_closed() -> None:
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        for byte in HEAD[:12]:
+            writer.write(bytes([byte]))
+            await writer.drain()
+        await settled()
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+        assert port.bad_heads == [408]
+
+
+async def test_a_connection_on_which_nothing_is_asked_is_closed_without_a_word() -> None:
+    async with Port().open() as port:
+        reader, _ = await port.connect()
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        assert await reader.read() == b""
+        assert port.bad_heads == []
+
+
+async def test_neither_a_request_that_is_served_nor_the_rest_after_it_is_bounded() -> None:
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        for _ in range(2):
+            port.asked.clear()
+            port.may_answer.clear()
+            writer.write(HEAD + b"\r\n")
+            await port.asked.wait()
+            port.clock.pass_(10 * HEAD_S)
+            await port.look()
+            port.may_answer.set()
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+            port.clock.pass_(HEAD_S + 1)
+            await port.look()
+        assert port.bad_heads == []
+
+
+async def test_a_slow_head_after_an_answered_request_is_bounded_too() -> None:
+    async with Port().open() as port:
+        port.may_answer.set()
+        reader, writer = await port.connect()
+        writer.write(HEAD + b"\r\n")
+        await reader.readuntil(b"ok")
+        writer.write(HEAD)
+        await settled()
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_client_that_does_not_read_its_answer_is_left() -> None:
+    async with Port().open() as port:
+        _, writer = await port.connect()
+        writer.write(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+        (connection,) = port.listener.connections
+        while not connection.writing_paused:  # noqa: ASYNC110 - the buffers on the way fill up
+            await asyncio.sleep(0)
+        port.clock.pass_(STALL_S - 1)
+        await port.look()
+        assert not port.left.is_set()
+        port.clock.pass_(2)
+        await port.look()
+        await port.left.wait()
+
+
+@pytest.mark.parametrize("room", [1, 3])
+async def test_beyond_its_room_it_says_503_at_once_and_has_room_again_when_one_leaves(room: int) -> None:
+    async with Port(max_connections=room).open() as port:
+        port.may_answer.set()
+        writers = [(await port.connect())[1] for _ in range(room)]
+        reader, _ = await port.call()
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1\r\n" in answer
+        assert port.bad_heads == [503]
+        writers[0].close()
+        while len(port.listener.connections) == room:  # noqa: ASYNC110 - until the end has come through
+            await asyncio.sleep(0)
+        reader, writer = await port.connect()
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+async def settled() -> None:
+    """Let what was written arrive."""
+    for _ in range(100):
+        await asyncio.sleep(0)
