@@ -87,7 +87,8 @@ async def test_a_list_that_cannot_be_read_for_certain_is_not_passed_on(start: St
     assert "drop" not in answer.text
     for line in bed.accesses():
         assert (line["outcome"], line["reason"]) == ("upstream_unavailable", "upstream_list_malformed")
-    (counted,) = re.findall(r'sidecar_requests_total{.*outcome="upstream_unavailable".* (\S+)', (await bed.admin.get("/metrics")).text)
+    metrics = (await bed.admin.get("/metrics")).text
+    (counted,) = re.findall(r'sidecar_requests_total{.*outcome="upstream_unavailable".* (\S+)', metrics)
     assert float(counted) == 2
 
 

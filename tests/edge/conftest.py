@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from sidecar.stores import Store
 from tests.issuer import FailingIssuer
+from tests.stores import STORES, FakeClock, opened
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
+    """Run the test on both stores, each empty."""
+    async with opened(request.param, tmp_path, clock) as store:
+        yield store
 
 
 @pytest.fixture

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from sidecar.edge.embedded import EmbeddedStore
 from sidecar.model import Handle, Limit
 from sidecar.stores import Store
-from tests.stores import NOON, PATIENT_S, STORES, FakeClock, ask, opened
+from tests.stores import NOON, PATIENT_S, FakeClock, ask, opened
 
 LIMIT = Limit("account", 2, 60)
 SESSION = Handle("session", "s-1", "jwt jwt:1", 3600)
 TASK = Handle("task", "s-1", "jwt jwt:1", 3600)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    async with opened(request.param, tmp_path, clock) as store:
-        yield store
 
 
 async def is_known(store: Store, *handles: Handle, account: str = "acme") -> bool:

@@ -1,22 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar.records import KeyRecord, StoredKey
 from sidecar.stores import Store
-from tests.stores import NOON, STORES, FakeClock, ask_with, make_key, opened
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with opened(request.param, tmp_path, FakeClock()) as store:
-        yield store
+from tests.stores import NOON, ask_with, make_key
 
 
 async def add(store: Store, *keys: KeyRecord) -> None:

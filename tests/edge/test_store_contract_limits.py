@@ -11,22 +11,11 @@ from hypothesis import strategies as st
 
 from sidecar.model import Limit
 from sidecar.stores import Store
-from tests.stores import STORES, FakeClock, ask, opened
+from tests.stores import FakeClock, ask, opened
 
 ACCOUNT = Limit("account", 3, 60)
 BURST = Limit("burst", 2, 1, per="credential")
 names = count()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    async with opened(request.param, tmp_path, clock) as store:
-        yield store
 
 
 @pytest.fixture

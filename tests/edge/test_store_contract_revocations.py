@@ -1,28 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sidecar.model import Limit
 from sidecar.stores import Store
-from tests.stores import NOON, STORES, FakeClock, ask, ask_with, make_key, opened
+from tests.stores import NOON, ask, ask_with, make_key
 
 LIMIT = Limit("account", 2, 60)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    async with opened(request.param, tmp_path, clock) as store:
-        yield store
 
 
 async def test_the_store_answers(store: Store) -> None:

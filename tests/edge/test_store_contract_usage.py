@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from sidecar.model import Limit
 from sidecar.records import KeyRecord, Usage, UsageCount
 from sidecar.stores import Store
-from tests.stores import NOON, STORES, FakeClock, ask_with, make_key, opened
+from tests.stores import NOON, FakeClock, ask_with, make_key
 
 HOUR = 3_600
 DAY = 86_400
@@ -17,12 +14,6 @@ DAY = 86_400
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(NOON + 30 * 60)
-
-
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    async with opened(request.param, tmp_path, clock) as store:
-        yield store
 
 
 @pytest.fixture
