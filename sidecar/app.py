@@ -30,6 +30,7 @@ from sidecar.keyring import Keyring
 from sidecar.management import ManagementApi
 from sidecar.policy.identity import Signer
 from sidecar.policy.quotas import StreamLimit
+from sidecar.sockets import probe_when_silent
 from sidecar.stores import Store
 from sidecar.wiring import open_store
 from sidecar.workers import Supervisor
@@ -244,6 +245,8 @@ class Sidecar:
         port = await asyncio.get_running_loop().create_server(
             listener, listen.host, listen.port, backlog=1024, reuse_port=self._worker is not None
         )
+        for bound in port.sockets:
+            probe_when_silent(bound)
 
         async def close() -> None:
             port.close()

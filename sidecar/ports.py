@@ -121,11 +121,19 @@ class Upstream(Protocol):
     """The MCP server behind us."""
 
     async def send(
-        self, method: str, target: str, headers: Headers, body: bytes | None, *, idle_timeout_s: float | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | None,
+        *,
+        account: str = "",
+        idle_timeout_s: float | None = None,
     ) -> UpstreamAnswer:
         """Send one request and return when the head of its answer is here.
 
         `headers` are sent as given, after ``Host`` and before framing, both of which are this client's own.
+        `account` is whom the request is made for, nobody's when empty; connections may be kept apart by it.
         `idle_timeout_s` bounds the silence between two pieces of the answer's body; None means no bound.
 
         Raises:

@@ -56,7 +56,14 @@ class ScriptedUpstream:
         self.answers: list[CannedAnswer] = []
 
     async def send(
-        self, method: str, target: str, headers: Headers, body: bytes | None, *, idle_timeout_s: float | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | None,
+        *,
+        account: str = "",
+        idle_timeout_s: float | None = None,
     ) -> CannedAnswer:
         message = orjson.loads(body) if body else {}
         lines = {name.decode().lower(): value.decode() for name, value in headers}

@@ -104,6 +104,7 @@ class UpstreamConfig:
     """The MCP server behind us."""
 
     url: str = setting(urls.upstream_url, "http://127.0.0.1:3000/mcp", shown=urls.without_credentials)
+    sharing: Literal["shared", "per_account"] = setting(v.one_of(("shared", "per_account")), "shared")
     pass_headers: tuple[str, ...] = setting(listed(v.pass_header), ())
     """In lower case."""
     connect_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 5)

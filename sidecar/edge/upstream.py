@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -14,6 +13,7 @@ from sidecar.denials import BadGateway, Denial, GatewayTimeout
 from sidecar.edge.upstream_answer import Answer
 from sidecar.edge.upstream_connection import Connection
 from sidecar.model import Headers
+from sidecar.sockets import probe_when_silent
 
 W = TypeVar("W")
 
@@ -25,7 +25,6 @@ _ORDINARY: Final = bytes(set(range(256)) - set(b"\r\n\0"))
 _OURS: Final = re.compile(rb"\n(?:host|content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.I)
 _SMALL_BODY_BYTES: Final = 65_536
 _SHORTEST_TIMER_S: Final = 0.001
-_PROBES: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Deadlines(Generic[W]):
@@ -76,6 +75,9 @@ class UpstreamClient:
     A request is never sent twice. A kept connection is looked at right before it is used and replaced when it is
     closed; once a request was written, whatever breaks is a `BadGateway`: a POST may have been acted on (RFC 9110
     section 9.2.2). Kept connections are closed after `idle_s`, before common servers do it (at 5 s).
+
+    `per_account`: a kept connection carries requests of one account only. Then even an upstream that answers out of
+    turn can't hand one account what is another's; else that is noticed only while the connection is idle.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class UpstreamClient:
         connect_timeout_s: float,
         response_timeout_s: float,
         ssl_context: ssl.SSLContext | None = None,
+        per_account: bool = False,
         max_idle: int = 64,
         idle_s: float = 3.0,
         max_head_bytes: int = 65536,
@@ -100,6 +103,7 @@ class UpstreamClient:
         self.authority = host.decode("ascii")
         """What every request's `Host` says: lower-case, without the scheme's default port."""
         self._connect_timeout_s = connect_timeout_s
+        self._per_account = per_account
         self._max_idle = max_idle
         self._max_head_bytes = max_head_bytes
         self._idle: Deadlines[Connection] = Deadlines(idle_s, Connection.close)
@@ -115,6 +119,7 @@ class UpstreamClient:
         headers: Headers,
         body: bytes | None,
         *,
+        account: str = "",
         idle_timeout_s: float | None = None,
     ) -> Answer:
         """Send one request and return when the head of its answer is here, as `ports.Upstream` says.
@@ -125,7 +130,9 @@ class UpstreamClient:
         """
         body = body or b""
         head = self._head(method, target, headers, body)
-        connection = self._reuse() or await self._connect()
+        owner = account if self._per_account else ""
+        connection = self._reuse(owner) or await self._connect()
+        connection.owner = owner
         answer = connection.begin(idle_timeout_s)
         self._awaiting.start(answer)
         try:
@@ -173,13 +180,14 @@ class UpstreamClient:
         length = b"\r\nContent-Length: %d" % len(body) if body or method == "POST" else b""
         return b"".join((_METHODS[method], path, self._opening, fields, length, b"\r\n\r\n"))
 
-    def _reuse(self) -> Connection | None:
+    def _reuse(self, owner: str) -> Connection | None:
         idle = self._idle.due
-        while idle:
-            connection, _ = idle.popitem()
-            if connection.is_live():
-                return connection
-            connection.abort()
+        for connection in reversed(tuple(idle)):
+            if connection.owner == owner:
+                del idle[connection]
+                if connection.is_live():
+                    return connection
+                connection.abort()
         return None
 
     async def _connect(self) -> Connection:
@@ -203,14 +211,18 @@ class UpstreamClient:
             self._port,
             ssl=self._tls,
         )
-        _probe_when_silent(transport.get_extra_info("socket"))
+        probe_when_silent(transport.get_extra_info("socket"))
         return connection
 
     def _keep(self, connection: Connection) -> None:
-        if self._closed or len(self._idle.due) >= self._max_idle:
+        if self._closed:
             connection.close()
-        else:
-            self._idle.start(connection)
+            return
+        self._idle.start(connection)
+        if len(self._idle.due) > self._max_idle:
+            oldest = next(iter(self._idle.due))
+            self._idle.stop(oldest)
+            oldest.close()
 
     def _forget(self, connection: Connection) -> None:
         self._idle.stop(connection)
@@ -222,14 +234,6 @@ class UpstreamClient:
 def _host(address: str, port: int, default_port: int) -> bytes:
     name = f"[{address}]" if ":" in address else address
     return (name if port == default_port else f"{name}:{port}").encode("ascii")
-
-
-def _probe_when_silent(connected: socket.socket) -> None:
-    """Let the operating system find out, within a minute, that the other end of a silent stream is gone."""
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _PROBES.items():
-        if hasattr(socket, option):
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _time_out(answer: Answer) -> None:

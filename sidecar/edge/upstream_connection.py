@@ -40,6 +40,7 @@ class Connection(asyncio.Protocol):
         "_until_close",
         "_writable",
         "_written",
+        "owner",
     )
 
     def __init__(
@@ -48,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._max_head_bytes = max_head_bytes
         self._freed = freed
         self._lost = lost
+        self.owner = ""
+        """Whose requests it carries, where accounts are kept apart."""
         self._answer: Answer | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._overhead = 0

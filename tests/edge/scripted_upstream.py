@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from sidecar.edge.upstream import UpstreamClient
 
@@ -118,19 +119,13 @@ async def client_of(
     scheme: str = "http",
     connect_timeout_s: float = 5,
     response_timeout_s: float = 5,
-    ssl_context: ssl.SSLContext | None = None,
-    max_idle: int = 64,
-    idle_s: float = 3,
-    max_head_bytes: int = 65536,
+    **settings: Any,
 ) -> AsyncIterator[UpstreamClient]:
     client = UpstreamClient(
         f"{scheme}://127.0.0.1:{upstream.port}/mcp",
         connect_timeout_s=connect_timeout_s,
         response_timeout_s=response_timeout_s,
-        ssl_context=ssl_context,
-        max_idle=max_idle,
-        idle_s=idle_s,
-        max_head_bytes=max_head_bytes,
+        **settings,
     )
     try:
         yield client

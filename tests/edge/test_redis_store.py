@@ -71,8 +71,9 @@ async def answers_again(store: RedisStore) -> None:
             try:
                 assert (await store.admit(ask(LIMIT))).admitted
             except StoreUnavailable:
-                continue
-            return
+                await asyncio.sleep(0.01)
+            else:
+                return
 
 
 async def test_a_killed_server_is_told_at_once_and_a_restarted_one_is_found(
@@ -306,6 +307,27 @@ async def test_for_a_moment_after_a_failure_nobody_waits_for_redis_again(
     async with asyncio.timeout(PATIENT_S):
         while not await _admits(hasty):  # noqa: ASYNC110 - what is waited for is time
             await asyncio.sleep(0.01)
+
+
+async def test_then_one_caller_finds_out_and_the_others_do_not_wait(hasty: RedisStore, server: RedisServer) -> None:
+    await hasty.ping()
+    server.pause()
+    with pytest.raises(StoreUnavailable):
+        await hasty.ping()
+    async with asyncio.timeout(PATIENT_S):
+        while (scout := asyncio.ensure_future(hasty.ping())) and await failed_at_once(scout):  # noqa: ASYNC110 - time
+            await asyncio.sleep(0.01)
+    others = [asyncio.ensure_future(hasty.ping()) for _ in range(3)]
+    assert [await failed_at_once(other) for other in others] == [True] * 3
+    server.resume()
+    await scout
+
+
+async def failed_at_once(asked: asyncio.Future[None]) -> bool:
+    """Let the call take its place; tell whether it was refused instead."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return asked.done() and isinstance(asked.exception(), StoreUnavailable)
 
 
 async def _admits(store: RedisStore) -> bool:

@@ -157,6 +157,22 @@ async def test_the_connection_used_last_is_used_next() -> None:
     assert used[2:] == [1, 1, 1]
 
 
+async def test_accounts_that_are_kept_apart_never_share_a_connection() -> None:
+    """Not even an answer that comes out of turn, while the next request is under way, reaches another account."""
+    used: list[tuple[int, bytes]] = []
+
+    async def script(peer: Peer) -> None:
+        number = upstream.accepted
+        while request := await peer.request():
+            used.append((number, request.partition(b"\r\n\r\n")[2]))
+            await peer.send(OK)
+
+    async with scripted(script) as upstream, client_of(upstream, per_account=True) as client:
+        for account in ("acme", "other", "acme", "", "other", ""):
+            await client.send("POST", "/mcp", (), account.encode() or b"nobody", account=account)
+    assert used == [(1, b"acme"), (2, b"other"), (1, b"acme"), (3, b"nobody"), (2, b"other"), (3, b"nobody")]
+
+
 async def test_no_more_than_max_idle_connections_are_kept_and_busy_ones_are_not_counted() -> None:
     closed = 0
     all_here = asyncio.Barrier(5)

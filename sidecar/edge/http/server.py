@@ -144,7 +144,12 @@ class PublicServer:
         sent = time.perf_counter()
         idle_s = self._stream_idle_timeout_s if permit.method == "POST" else None
         answer = await self._upstream.send(
-            permit.method, permit.target, permit.headers, permit.body, idle_timeout_s=idle_s
+            permit.method,
+            permit.target,
+            permit.headers,
+            permit.body,
+            account=permit.plan.principal.account,
+            idle_timeout_s=idle_s,
         )
         try:
             exchange.upstream_s = time.perf_counter() - sent

@@ -19,7 +19,7 @@ from sidecar.policy.windows import US_PER_S
 MAX_TRIPS: Final = 4
 """Trips under way at once, each on a connection of its own; what comes meanwhile waits and shares the next one."""
 PAUSE_S: Final = 0.25
-"""After a trip that failed, calls fail at once for so long: who waits for a store that is away waits once, not each."""
+"""After a trip that failed, calls fail at once for so long; then one call finds out, and others do not wait for it."""
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
 
@@ -76,7 +76,7 @@ class Link:
         if self._closed:
             settle(future, ConnectionError("the store is closed"))
             return future
-        if self._problem is not None and asyncio.get_running_loop().time() < self._paused_until:
+        if self._problem is not None and (self._trips or asyncio.get_running_loop().time() < self._paused_until):
             settle(future, self._problem)
             return future
         self._waiting.append(Call(pack(arguments), future, script))
