@@ -1,8 +1,8 @@
 """What the conformance suite's proposed scenarios ask of a server that takes tokens, in both eras.
 
-No build of the suite tests a server's authorization yet; each docstring names the checks by their ids. Left out is what
-they ask of the authorization server, which the sidecar is not: `auth-dcr-*`, `auth-cimd-flow`, `auth-as-*-supported` and
-`auth-as-metadata-fields`.
+No build of the suite tests a server's authorization yet; each docstring names the checks by their ids. Left out is
+what they ask of the authorization server, which the sidecar is not: `auth-dcr-*`, `auth-cimd-flow`,
+`auth-as-*-supported` and `auth-as-metadata-fields`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def issuer() -> AsyncIterator[TokenIssuer]:
 
 @pytest.fixture
 def settings(finance_url: str) -> dict[str, Any]:
-    """In front of the finance server, whose tools the operator's own lists name; first challenges name the low scope."""
+    """In front of the finance server, whose tools the operator's lists name; first challenges name the low scope."""
     tools = {"read": ["get_balance"], "write": ["add_transaction"], "destructive": []}
     return {"upstream": {"url": finance_url}, "access": {"tools": tools}, "jwt": {"advertised_scopes": [LOW]}}
 
@@ -193,22 +193,16 @@ async def test_an_issuer_that_comes_up_after_the_sidecar_is_asked_for_its_keys_b
 
 
 @pytest.mark.parametrize(
-    ("default_scopes", "listed", "written"),
-    [([], 403, 403), (["mcp:read"], 200, 403), (["mcp:full"], 200, 200)],
+    ("default_scopes", "statuses"), [([], [403, 403]), (["mcp:read"], [200, 403]), (["mcp:full"], [200, 200])]
 )
 async def test_a_token_without_a_scope_may_do_what_its_issuers_default_scopes_say(
-    start: Start,
-    settings: dict[str, Any],
-    issuer: TokenIssuer,
-    default_scopes: list[str],
-    listed: int,
-    written: int,
+    start: Start, settings: dict[str, Any], issuer: TokenIssuer, default_scopes: list[str], statuses: list[int]
 ) -> None:
     issuers = [{"issuer": issuer.url, "default_scopes": default_scopes}]
     bed = await start(**{**settings, "jwt": {"issuers": issuers}})
-    write, _ = PRIVILEGED["a tool that writes"]
-    for message, status in ((request("tools/list"), listed), (write, written)):
-        assert (await bed.post(message, era="modern", token=bed.token(None))).status_code == status
+    messages = (request("tools/list"), PRIVILEGED["a tool that writes"][0])
+    answers = [await bed.post(message, era="modern", token=bed.token(None)) for message in messages]
+    assert [answer.status_code for answer in answers] == statuses
 
 
 @each_era

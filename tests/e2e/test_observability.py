@@ -129,6 +129,22 @@ async def test_open_streams_are_counted_while_they_are_open(start: Start, stub: 
     assert ("sidecar_open_streams", {"route": JWT_ROUTE}, 0.0) in await samples(bed)
 
 
+async def test_a_client_that_leaves_a_stream_has_got_its_answer(start: Start, stub: StubUpstream) -> None:
+    """Many leave as soon as they have the response, before the upstream has ended the stream."""
+    bed, stream = await start(), Stream()
+    stub.answer = stream.answer
+    stream.send(b'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n')
+    headers = {"Authorization": f"Bearer {bed.token()}"}
+    async with bed.client.stream("POST", JWT_ROUTE, json=request("ping"), headers=headers) as answer:
+        assert await anext(answer.aiter_raw())
+    await stream.left.wait()
+    async with asyncio.timeout(5):
+        while not bed.accesses():  # noqa: ASYNC110 - the line comes when our side has ended too
+            await asyncio.sleep(0.01)
+    (line,) = bed.accesses()
+    assert (line["outcome"], line["status"], line["reason"]) == ("forwarded", 200, "client_closed")
+
+
 async def test_it_says_that_it_lives_and_is_ready(start: Start) -> None:
     bed = await start()
     assert (await bed.admin.get("/livez")).status_code == 200

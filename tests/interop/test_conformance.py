@@ -82,6 +82,14 @@ def _checks(folder: Path) -> list[Check]:
     ]
 
 
+def assert_nothing_differs(direct: Report, through: Report, revision: str) -> None:
+    different = differences(direct, through)
+    assert not different, "\n".join(different)
+    assert through == direct
+    assert direct.code == 0
+    assert direct.counts() == COUNTS[revision]
+
+
 @pytest.mark.parametrize("route", [JWT_ROUTE, KEY_ROUTE])
 @pytest.mark.parametrize("revision", list(COUNTS))
 async def test_the_suite_finds_the_same_through_the_sidecar(
@@ -96,8 +104,4 @@ async def test_the_suite_finds_the_same_through_the_sidecar(
     )
     direct = await conformance(fixture_url, revision, tmp_path / "direct")
     through = await conformance(front.url + route, revision, tmp_path / "through")
-    different = differences(direct, through)
-    assert not different, "\n".join(different)
-    assert through == direct
-    assert direct.code == 0
-    assert direct.counts() == COUNTS[revision]
+    assert_nothing_differs(direct, through, revision)

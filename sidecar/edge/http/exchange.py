@@ -24,7 +24,17 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """A request on its way through the server."""
 
-    __slots__ = ("_body_taken", "ended_by", "facts", "progress", "refused_within", "request", "started", "upstream_s")
+    __slots__ = (
+        "_body_taken",
+        "ended_by",
+        "facts",
+        "progress",
+        "refused_within",
+        "request",
+        "started",
+        "streamed_status",
+        "upstream_s",
+    )
 
     def __init__(self, request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> None:
         self.request = request
@@ -36,6 +46,8 @@ class Exchange:
         """Why we ended a stream that would have gone on."""
         self.refused_within: Denial | None = None
         """The first refusal that took the place of a message in an answer that had begun."""
+        self.streamed_status: int | None = None
+        """The status of an event stream that has begun. Many clients leave it once they have what they asked for."""
         self._body_taken = False
 
     async def body(self, max_body_bytes: int, timeout_s: float) -> bytes:

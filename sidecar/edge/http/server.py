@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from typing import Final
@@ -23,6 +22,7 @@ from sidecar.denials import (
 from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
+from sidecar.edge.http.lines import record, trace
 from sidecar.edge.http.relay import announce_length, forget_digests, head, is_event_stream, relay, whole
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import SHUTDOWN, OpenStreams, with_pauses
@@ -115,16 +115,21 @@ class PublicServer:
             denial, outcome = refused, refused.error_type.lower()
             response = await self._refuse(exchange, label, route, denial)
         except (ConnectionError, asyncio.CancelledError):
-            outcome = SHUTDOWN if self._stopping else CLIENT_CLOSED
+            if self._stopping:
+                outcome = SHUTDOWN
+            elif exchange.streamed_status is None:
+                outcome = CLIENT_CLOSED
+            else:
+                exchange.ended_by = exchange.ended_by or CLIENT_CLOSED
             raise
         except Exception as fault:
-            denial = InternalError("internal_error", detail=_trace(fault))
+            denial = InternalError("internal_error", detail=trace(fault))
             outcome = denial.error_type.lower()
             response = await self._refuse(exchange, label, route, denial)
         finally:
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
                 self._stream_limit.release(exchange.progress.principal)
-            self._record(exchange, label, outcome, denial, response)
+            record(self._observer, exchange, label, outcome, denial, response)
         return response
 
     async def _proxy(self, exchange: Exchange, route: Route) -> web.StreamResponse:
@@ -194,6 +199,8 @@ class PublicServer:
         pieces: AsyncIterator[bytes],
     ) -> web.StreamResponse:
         self._observer.stream_opened(route.path)
+        if is_event_stream(lines):
+            exchange.streamed_status = answer.status
         try:
             with self._streams.open(exchange, answer):
                 return await relay(
@@ -249,46 +256,3 @@ class PublicServer:
         if exchange.unread:
             response.force_close()
         return response
-
-    def _record(
-        self,
-        exchange: Exchange,
-        label: str,
-        outcome: str,
-        denial: Denial | None,
-        response: web.StreamResponse | None,
-    ) -> None:
-        facts, progress = exchange.facts, exchange.progress
-        principal, action = progress.principal, progress.action
-        seconds = time.perf_counter() - exchange.started
-        members = {
-            "request_id": facts.request_id,
-            "account": None if principal is None else principal.account,
-            "principal": None if principal is None else principal.subject,
-            "route": label,
-            "era": facts.era,
-            "method": (action.method if action is not None else "") or facts.method,
-            "tool": None if action is None else action.tool,
-            "outcome": outcome,
-            "reason": exchange.ended_by if denial is None else denial.reason,
-            "status": None if response is None else response.status,
-            "duration_ms": round(seconds * 1000, 3),
-            "upstream_ms": None if exchange.upstream_s is None else round(exchange.upstream_s * 1000, 3),
-        }
-        if denial is not None and denial.detail is not None:
-            members["detail"] = denial.detail
-        self._observer.request(
-            members,
-            route=label,
-            outcome=outcome,
-            era=facts.era,
-            seconds=seconds,
-            upstream_seconds=exchange.upstream_s,
-            quotas=progress.quotas,
-        )
-
-
-def _trace(fault: Exception) -> str:
-    """Return where the fault arose, without the values that were in play: they may be secrets."""
-    frames = traceback.extract_tb(fault.__traceback__)
-    return f"{type(fault).__name__} at " + " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-6:]))

@@ -1,0 +1,57 @@
+"""The one line that a request leaves, whatever became of it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+from aiohttp import web
+
+from sidecar.denials import Denial
+from sidecar.edge.http.exchange import Exchange
+from sidecar.ports import Observer
+
+
+def record(
+    observer: Observer,
+    exchange: Exchange,
+    label: str,
+    outcome: str,
+    denial: Denial | None,
+    response: web.StreamResponse | None,
+) -> None:
+    """Take note of a finished request: its line in the log, and what is counted of it."""
+    facts, progress = exchange.facts, exchange.progress
+    principal, action = progress.principal, progress.action
+    seconds = time.perf_counter() - exchange.started
+    members = {
+        "request_id": facts.request_id,
+        "account": None if principal is None else principal.account,
+        "principal": None if principal is None else principal.subject,
+        "route": label,
+        "era": facts.era,
+        "method": (action.method if action is not None else "") or facts.method,
+        "tool": None if action is None else action.tool,
+        "outcome": outcome,
+        "reason": exchange.ended_by if denial is None else denial.reason,
+        "status": exchange.streamed_status if response is None else response.status,
+        "duration_ms": round(seconds * 1000, 3),
+        "upstream_ms": None if exchange.upstream_s is None else round(exchange.upstream_s * 1000, 3),
+    }
+    if denial is not None and denial.detail is not None:
+        members["detail"] = denial.detail
+    observer.request(
+        members,
+        route=label,
+        outcome=outcome,
+        era=facts.era,
+        seconds=seconds,
+        upstream_seconds=exchange.upstream_s,
+        quotas=progress.quotas,
+    )
+
+
+def trace(fault: Exception) -> str:
+    """Return where the fault arose, without the values that were in play: they may be secrets."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return f"{type(fault).__name__} at " + " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-6:]))
