@@ -1,16 +1,13 @@
-"""Starts and stops everything, in order. The one place that knows all parts, with `wiring`, which builds them."""
+"""Starts and stops all parts of a sidecar, in order. It knows them all, as does `wiring`, which builds them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any, BinaryIO, Final, Literal, Protocol
-
-import uvloop
+from typing import Any, BinaryIO, Final, Literal
 
 from sidecar import wiring
 from sidecar.catalogue import Catalogue, NoCatalogue
@@ -19,7 +16,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge import descriptors
 from sidecar.edge.admin import Readiness, Status, admin_port, http_url
 from sidecar.edge.hashing import BcryptHasher
-from sidecar.edge.http.listener import Listener
+from sidecar.edge.http.listener import Listener, request_parser
 from sidecar.edge.http.server import PublicServer
 from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets
@@ -33,9 +30,8 @@ from sidecar.policy.quotas import StreamLimit
 from sidecar.sockets import probe_when_silent
 from sidecar.stores import Store
 from sidecar.wiring import open_store
-from sidecar.workers import Supervisor
 
-__all__ = ["Service", "Sidecar", "keyring", "open_store", "run", "serve"]
+__all__ = ["Sidecar", "keyring", "open_store"]
 
 _STOP_S: Final = 10.0
 _BODY_TIMEOUT_S: Final = 30.0
@@ -49,36 +45,6 @@ async def keyring(config: Config, store: Store) -> AsyncIterator[Keyring]:
         yield wiring.keyring(config, store, hasher)
     finally:
         await hasher.aclose()
-
-
-def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code."""
-    return uvloop.run(_serve(config, config_warnings))
-
-
-class Service(Protocol):
-    """What runs until it is told to stop: one process, or the supervisor of several."""
-
-    telemetry: Telemetry
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-
-async def run(service: Service, stop: asyncio.Event) -> int:
-    """Run until the event, SIGTERM or SIGINT; return the exit code."""
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
-    try:
-        await service.start()
-    except (OSError, ValueError, StoreUnavailable) as problem:
-        detail = problem.detail if isinstance(problem, StoreUnavailable) else str(problem)
-        service.telemetry.event("start_failed", level="error", problem=detail)
-        return 1
-    await stop.wait()
-    await service.stop()
-    return 0
 
 
 class Sidecar:
@@ -132,7 +98,7 @@ class Sidecar:
         self._phase = "serving"
         await self._look_at_store()
         admin = {"admin": self.admin_url} if self.admin_url else {}
-        self.telemetry.event("started", public=self.public_url_bound, **admin)
+        self.telemetry.event("started", public=self.public_url_bound, **admin, parser=request_parser())
 
     async def stop(self) -> None:
         """Take no new requests, give those that run a moment to finish, and let go of everything."""
@@ -267,13 +233,6 @@ class Sidecar:
             upstream_seconds=None,
             quotas=(),
         )
-
-
-async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
-    service: Service = Sidecar(config) if config.workers == 1 else Supervisor(config)
-    for warning in config_warnings:
-        service.telemetry.event("config_warning", level="warning", problem=warning)
-    return await run(service, asyncio.Event())
 
 
 @contextlib.asynccontextmanager

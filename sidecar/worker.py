@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import uvloop
 
-from sidecar.app import Sidecar, run
+from sidecar.app import Sidecar
 from sidecar.edge.telemetry import Family
 from sidecar.edge.worker_link import SupervisorLink
+from sidecar.process import run
 
 _ORPHANS_STOP_S: Final = 1.0
 """Short, because whoever ended the supervisor that way wants the port back."""

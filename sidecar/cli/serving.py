@@ -8,7 +8,7 @@ from typing import Final
 
 import yaml
 
-from sidecar import app
+from sidecar import process
 from sidecar.cli.grammar import Commands, command
 from sidecar.cli.output import CommandError, Outcome, write_warnings
 from sidecar.cli.settings import load_settings
@@ -55,7 +55,7 @@ def _serve(args: argparse.Namespace) -> int:
     if args.listen is not None:
         overrides["listen.host"], overrides["listen.port"] = args.listen
     config, missing = load_settings(args, overrides)
-    return app.serve(config, config_warnings=(*missing, *warnings(config)))
+    return process.serve(config, config_warnings=(*missing, *warnings(config)))
 
 
 def _read_listen(text: str) -> tuple[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
-from aiohttp import web
+from aiohttp import http_parser, web
 
-from sidecar.edge.http.listener import HEAD_S, STALL_S, Listener
+from sidecar.edge.http.listener import HEAD_S, STALL_S, Listener, request_parser
 from tests.fakes import Clock, Ticks
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -163,6 +163,20 @@ async def test_beyond_its_room_it_says_503_at_once_and_has_room_again_when_one_l
         reader, writer = await port.connect()
         writer.write(HEAD + b"\r\n")
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_are_parsed_by_llhttp() -> None:
+    assert request_parser() == "llhttp"
+
+
+@pytest.mark.parametrize(("asked_for", "refused"), [("", True), ("1", False)])
+def test_any_other_parser_is_refused_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked_for: str, refused: bool
+) -> None:
+    monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
+    monkeypatch.setenv("AIOHTTP_NO_EXTENSIONS", asked_for)
+    with pytest.raises(OSError, match="AIOHTTP_NO_EXTENSIONS=1") if refused else nullcontext():
+        assert "Python parser" in request_parser()
 
 
 async def settled() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import http_parser, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_OTHER_PARSER: Final = "AIOHTTP_NO_EXTENSIONS"
+"""aiohttp's own switch."""
 HEAD_S: Final = 10.0
 """How long a request's head may take from its first byte on, and a new connection until its first request's."""
 STALL_S: Final = 60.0
@@ -24,6 +27,22 @@ _LINGER_S: Final = 2.0
 _CLOSING: Final = "HTTP/1.1 {}\r\nServer: sidecar\r\n{}Content-Length: 0\r\nConnection: close\r\n\r\n"
 _TOO_SLOW: Final = _CLOSING.format("408 Request Timeout", "").encode()
 _FULL: Final = _CLOSING.format("503 Service Unavailable", "Retry-After: 1\r\n").encode()
+
+
+def request_parser() -> str:
+    """Name what parses requests.
+
+    Raises:
+        OSError: it is not llhttp, the hardened one, and nobody asked for that.
+    """
+    if http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy:
+        return "llhttp"
+    if os.environ.get(_OTHER_PARSER):
+        return f"aiohttp's Python parser, as {_OTHER_PARSER} asks"
+    raise OSError(
+        "this aiohttp was installed without its C parser (llhttp), which is the hardened one: install a wheel for this "
+        f"platform, or set {_OTHER_PARSER}=1 to serve with its Python parser"
+    )
 
 
 class Listener(web.Server):

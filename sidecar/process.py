@@ -1,0 +1,56 @@
+"""Runs what serves until the process is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Protocol
+
+import uvloop
+
+from sidecar.app import Sidecar
+from sidecar.config import Config
+from sidecar.denials import StoreUnavailable
+from sidecar.edge.http.listener import request_parser
+from sidecar.edge.telemetry import Telemetry
+from sidecar.workers import Supervisor
+
+
+def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    return uvloop.run(_serve(config, config_warnings))
+
+
+class Service(Protocol):
+    """What runs until it is told to stop: one process, or the supervisor of several."""
+
+    telemetry: Telemetry
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+async def run(service: Service, stop: asyncio.Event) -> int:
+    """Run until the event, SIGTERM or SIGINT; return the exit code."""
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    try:
+        parser = request_parser()
+        if parser != "llhttp":
+            service.telemetry.event("slow_parser", level="warning", problem=f"requests are parsed by {parser}")
+        await service.start()
+    except (OSError, ValueError, StoreUnavailable) as problem:
+        detail = problem.detail if isinstance(problem, StoreUnavailable) else str(problem)
+        service.telemetry.event("start_failed", level="error", problem=detail)
+        return 1
+    await stop.wait()
+    await service.stop()
+    return 0
+
+
+async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
+    service: Service = Sidecar(config) if config.workers == 1 else Supervisor(config)
+    for warning in config_warnings:
+        service.telemetry.event("config_warning", level="warning", problem=warning)
+    return await run(service, asyncio.Event())
