@@ -19,6 +19,8 @@ from sidecar.policy import apikeys, strictjson
 from sidecar.policy.key_requests import DEFAULT_PAGE, read_cursor, read_grace_s, read_page_size, require_manager
 
 COLLECTION: Final = "/api/api-keys"
+RESOURCES: Final = ("", "/{id}", "/{id}/rotate", "/{id}/usage")
+"""What there is, below the collection."""
 
 _ITEM: Final = re.compile(re.escape(COLLECTION) + r"/(?P<key_id>key_[0-9A-Za-z]{12})(?P<act>/rotate|/usage)?")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,2}")
@@ -57,14 +59,13 @@ class ManagementApi:
         self._keyring = keyring
         self._scope = scope
         self._client_ids = frozenset(client_ids)
-        self._resources: Mapping[str, _Resource] = MappingProxyType(
-            {
-                "": {"GET": self._list, "POST": self._create},
-                "/{id}": {"GET": self._show, "DELETE": self._revoke},
-                "/{id}/rotate": {"POST": self._rotate},
-                "/{id}/usage": {"GET": self._usage},
-            }
+        meanings = (
+            {"GET": self._list, "POST": self._create},
+            {"GET": self._show, "DELETE": self._revoke},
+            {"POST": self._rotate},
+            {"GET": self._usage},
         )
+        self._resources: Mapping[str, _Resource] = MappingProxyType(dict(zip(RESOURCES, meanings, strict=True)))
 
     def methods(self, path: str) -> tuple[str, ...] | None:
         """Name the methods that exist at this raw path, or None when nothing is there."""

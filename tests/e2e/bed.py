@@ -151,7 +151,7 @@ class Bed:
             reader, writer = await asyncio.open_connection(host, int(port))
             try:
                 writer.write(sent)
-                return await _read_answer(reader)
+                return await _read_answer(reader, has_body=not sent.startswith(b"HEAD "))
             finally:
                 writer.close()
 
@@ -170,12 +170,12 @@ def credentials(*, key: str | None = None, token: str | None = None) -> list[tup
     return lines if token is None else [*lines, ("Authorization", f"Bearer {token}")]
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> RawAnswer:
+async def _read_answer(reader: asyncio.StreamReader, *, has_body: bool) -> RawAnswer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     status_line, *lines = head.strip().split("\r\n")
     headers = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
     length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-    return RawAnswer(int(status_line.split()[1]), headers, await reader.readexactly(length))
+    return RawAnswer(int(status_line.split()[1]), headers, await reader.readexactly(length if has_body else 0))
 
 
 def assert_refused(
