@@ -35,7 +35,7 @@ class RequestFacts:
     method: str
     path: str
     """The raw target before ``?``: nothing decoded, nothing normalised."""
-    query: str | None
+    query: str | None = field(repr=False)
     """The raw target after the first ``?``; None when there is no ``?``."""
     headers: Mapping[str, str] = field(repr=False)
     """By lower-case name, decoded as latin-1; lines of one name joined by ``", "`` (RFC 9110 section 5.3)."""
@@ -100,7 +100,7 @@ class Action:
     """The JSON-RPC method; empty where there is none."""
     id: JsonRpcId | None = None
     tool: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +250,11 @@ class Permit:
     """Yes, and how: exactly what goes upstream, and what is added to the answer."""
 
     method: str
-    target: str
+    target: str = field(repr=False)
     """Path and query for the upstream, as signed."""
-    headers: Headers
+    headers: Headers = field(repr=False)
     """All of them but ``Host`` and framing, which the upstream client owns."""
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     """The very bytes that were judged."""
     answer_headers: tuple[tuple[str, str], ...]
     """The rate headers that the client gets with the answer."""
