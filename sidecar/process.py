@@ -33,6 +33,13 @@ class Service(Protocol):
 
 async def run(service: Service, stop: asyncio.Event) -> int:
     """Run until the event, SIGTERM or SIGINT; return the exit code."""
+    try:
+        return await _run(service, stop)
+    finally:
+        service.telemetry.finish()
+
+
+async def _run(service: Service, stop: asyncio.Event) -> int:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     try:

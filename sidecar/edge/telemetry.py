@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 
 from sidecar.denials import StoreUnavailable
+from sidecar.edge.telemetry_sink import LineSink
 from sidecar.model import Quota
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -31,13 +32,12 @@ Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 class Telemetry:
     """The log and the metrics of one sidecar. Values that a client chose never become labels.
 
-    A line is one write, so that processes which share a sink do not cut each other's lines: at any length in a file,
-    and up to `PIPE_BUF` (4096 bytes on Linux) in a pipe, POSIX `write`. `worker` tells their lines apart.
+    `worker` tells the lines of several processes apart.
     """
 
     def __init__(self, sink: BinaryIO, *, level: str, access: bool, worker: int | None = None) -> None:
         self._access = access
-        self._sink = _Sink(sink)
+        self._sink = LineSink(sink)
         self._log = structlog.wrap_logger(
             structlog.BytesLogger(cast(BinaryIO, self._sink)),
             processors=[
@@ -126,6 +126,10 @@ class Telemetry:
         else:
             self._catalogue_tools.set(tools)
 
+    def finish(self) -> None:
+        """Write the last lines; nothing is logged after this."""
+        self._sink.finish()
+
     def exposition(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -153,26 +157,6 @@ class Telemetry:
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
-
-
-class _Sink:
-    """A log that nobody reads any more, or that is full, must not take the requests with it: its lines are dropped."""
-
-    def __init__(self, sink: BinaryIO) -> None:
-        self._sink = sink
-        self.dropped = 0
-
-    def write(self, line: bytes) -> None:
-        try:
-            self._sink.write(line)
-        except (OSError, ValueError):
-            self.dropped += 1
-
-    def flush(self) -> None:
-        try:
-            self._sink.flush()
-        except (OSError, ValueError):
-            self.dropped += 1
 
 
 def _dump(line: dict[str, Any], **_: Any) -> bytes:

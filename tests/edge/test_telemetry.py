@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import re
+from pathlib import Path
+from typing import IO
 
 import orjson
 
@@ -20,6 +24,43 @@ def test_a_log_that_nobody_reads_any_more_drops_its_lines_and_counts_them() -> N
         telemetry.event("second")
 
     assert b"sidecar_log_lines_dropped 2.0" in telemetry.exposition()
+
+
+async def test_a_log_that_nobody_reads_for_a_while_holds_up_nobody_and_loses_nothing_that_fits() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb", buffering=0) as sink, os.fdopen(reader, "rb", buffering=0) as source:
+        telemetry = Telemetry(sink, level="info", access=True)
+        for number in range(2000):
+            telemetry.event("line", number=number, text="x" * 100)  # some 400 KB, of which a pipe takes 64
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        read = asyncio.ensure_future(asyncio.to_thread(read_lines, source, 2000))
+        async with asyncio.timeout(10):
+            lines = await read
+        assert [orjson.loads(line)["number"] for line in lines] == list(range(2000))
+        for _ in range(20_000):
+            telemetry.event("line", text="x" * 100)
+        await asyncio.sleep(0)
+        dropped = re.search(rb"^sidecar_log_lines_dropped (\S+)", telemetry.exposition(), re.MULTILINE)
+        assert dropped is not None
+        assert 0 < float(dropped[1]) < 20_000
+        assert not os.get_blocking(writer)
+        telemetry.finish()
+        assert os.get_blocking(writer), "others may use it after us"
+
+
+def read_lines(source: IO[bytes], count: int) -> list[bytes]:
+    lines = bytearray()
+    while lines.count(b"\n") < count:
+        lines += source.read(65_536)
+    return bytes(lines).splitlines()
+
+
+def test_a_log_whose_disk_is_full_drops_its_lines_and_counts_them() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as sink:
+        telemetry = Telemetry(sink, level="info", access=True)
+        telemetry.event("lost")
+    assert b"sidecar_log_lines_dropped 1.0" in telemetry.exposition()
 
 
 def test_a_store_is_told_of_when_it_is_lost_and_when_it_is_back_and_not_in_between() -> None:
