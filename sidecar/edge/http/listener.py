@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import http_parser, web
 from aiohttp.http_exceptions import LineTooLong
@@ -109,9 +109,9 @@ class _Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._listener.admits(self):
             super().connection_made(transport)
-        elif isinstance(transport, asyncio.Transport):
+        else:
             self._listener.bad_head(503)
-            transport.write(_FULL)
+            cast(asyncio.Transport, transport).write(_FULL)
             transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:

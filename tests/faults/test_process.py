@@ -1,0 +1,167 @@
+"""The sidecar's own process is ended, killed, paused, or starved of file descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sidecar.demo.issuer import DevIssuer
+from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, credentials, request
+from tests.faults.conftest import Serve
+from tests.mcp_server import Stream, StubUpstream, reply
+from tests.service import Service, until
+
+PATIENCE_S = 20.0
+
+
+async def ping(service: Service, **how: str) -> httpx.Response:
+    path = KEY_ROUTE if "key" in how else JWT_ROUTE
+    return await service.client.post(path, json=request("ping"), headers=credentials(**how))
+
+
+async def test_sigterm_loses_no_answer(serve: Serve, stub: StubUpstream) -> None:
+    """Running calls end, streams that would go on for ever end cleanly, and the exit code is 0."""
+    service, call, listening = await serve(), Stream("application/json"), Stream()
+    headers = service.credentials
+    stub.answer = listening.answer
+    async with service.client.stream("GET", JWT_ROUTE, headers=headers) as stream:
+        listening.send(b"data: {}\n\n")
+        pieces = stream.aiter_raw()
+        assert await anext(pieces) == b"data: {}\n\n"
+        stub.answer = call.answer
+        asked = asyncio.ensure_future(service.client.post(JWT_ROUTE, json=request("ping"), headers=headers))
+        await call.opened.wait()
+        service.process.terminate()
+        await service.read("stopping")
+        async with asyncio.timeout(PATIENCE_S):
+            assert [piece async for piece in pieces] == []
+        call.send(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+        call.end()
+        answer = await asked
+    assert (answer.status_code, answer.json()["result"]) == (200, {})
+    async with asyncio.timeout(PATIENCE_S):
+        assert await service.process.wait() == 0
+
+
+@pytest.mark.parametrize("on", ["embedded", "redis"])
+async def test_sigkill_loses_no_key_no_revocation_and_no_session(
+    serve: Serve, stub: StubUpstream, redis_settings: dict[str, Any], on: str
+) -> None:
+    good: list[str] = []
+    revoked: list[str] = []
+    for round_ in range(4):
+        service = await serve(**(redis_settings if on == "redis" else {}))
+        lines = credentials(token=service.token)
+        for key in good + revoked:
+            assert (await ping(service, key=key)).status_code == (401 if key in revoked else 200)
+        for name in "abc":
+            made = await service.client.post(KEYS, json={"name": name}, headers=lines)
+            good.append(made.json()["key"])
+        revoked.append(good.pop())
+        gone = await service.client.delete(f"{KEYS}/key_{revoked[-1][4:16]}", headers=lines)
+        assert gone.status_code == 204
+        if round_ == 0:
+            stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}}, Mcp_Session_Id="s-1")
+            assert (await service.client.post(JWT_ROUTE, json=request("initialize"), headers=lines)).status_code == 200
+            stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}})
+        session = [*lines, ("Mcp-Session-Id", "s-1")]
+        assert (await service.client.post(JWT_ROUTE, json=request("ping"), headers=session)).status_code == 200
+        service.process.kill()
+        await service.process.wait()
+    assert (len(good), len(revoked)) == (8, 4)
+
+
+async def test_a_pause_of_the_process_refuses_nobody_and_sends_nothing_twice(serve: Serve, stub: StubUpstream) -> None:
+    """As a starved or frozen container: what waited is answered afterwards."""
+    service = await serve()
+    assert (await ping(service, token=service.token)).status_code == 200
+    service.process.send_signal(signal.SIGSTOP)
+    asked = [asyncio.ensure_future(ping(service, token=service.token)) for _ in range(20)]
+    await asyncio.sleep(0)
+    service.process.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(stub.received) == 21
+
+
+async def test_few_file_descriptors_are_a_503_at_the_door_and_it_recovers(serve: Serve) -> None:
+    service = await serve(under=("prlimit", "--nofile=160:160"))
+    with ExitStack() as clients:
+        waiting = [clients.enter_context(socket.create_connection(("127.0.0.1", service.port))) for _ in range(60)]
+        refused = 0
+        for client in waiting:
+            client.setblocking(False)
+        async with asyncio.timeout(PATIENCE_S):
+            while refused < 20:
+                await asyncio.sleep(0.02)
+                refused = sum(_was_refused(client) for client in waiting)
+        assert (await service.readiness())[0] == 200, "the orchestrator's port is not behind the clients' door"
+    await until(lambda: _serves(service))
+    assert service.process.returncode is None
+
+
+def _was_refused(client: socket.socket) -> bool:
+    try:
+        return client.recv(16, socket.MSG_PEEK).startswith(b"HTTP/1.1 503")
+    except BlockingIOError:
+        return False
+
+
+async def _serves(service: Service) -> bool:
+    try:
+        return (await service.ping()).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None and not os.environ.get("CI"), reason="needs faketime")
+@pytest.mark.parametrize(("offset", "status"), [("+3570s", 200), ("+3700s", 401), ("-25s", 200), ("-3600s", 401)])
+async def test_a_token_is_good_within_its_time_and_the_leeway_of_the_sidecars_clock(
+    serve: Serve, offset: str, status: int
+) -> None:
+    """The clock of the sidecar's machine is off by so much: 30 s are forgiven, at either end."""
+    service = await serve(under=("faketime", "-f", offset))
+    assert (await ping(service, token=service.token)).status_code == status
+
+
+@pytest.mark.parametrize("lines", ["read", "unread"])
+async def test_a_log_that_nobody_reads_stops_nobody(serve: Serve, lines: str) -> None:
+    service = await serve()
+    if lines == "unread":
+        service.pipe.pause_reading()
+    for _ in range(4):
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await asyncio.gather(*[ping(service, token=service.token) for _ in range(100)])
+        assert {answer.status_code for answer in answers} == {200}
+    service.pipe.close()
+    assert (await ping(service, token=service.token)).status_code == 200
+
+
+async def test_the_issuer_may_come_later_and_keys_work_meanwhile(
+    serve: Serve, issuer: DevIssuer, tmp_path: Path
+) -> None:
+    address, port = httpx.URL(issuer.url).host, httpx.URL(issuer.url).port or 0
+    await issuer.stop()
+    service = await serve()
+    assert (await ping(service, token=service.token)).status_code == 503
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecar", "keys", "create", "--account", "alice", "--name", "x", "--json"),
+        *("--config", str(tmp_path / "config.yaml")),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert (await ping(service, key=json.loads(out)["key"])).status_code == 200
+    await issuer.start(address, port)
+    await until(lambda: _serves(service))
