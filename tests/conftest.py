@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import redis
+import uvloop
 
 from sidecar.demo.issuer import DevIssuer
 from tests.mcp_server import finance_server
 from tests.redis_server import RedisServer
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Run the tests on the event loop that production runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

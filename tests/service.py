@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,14 @@ async def spawned(
     )
     stack.callback(pipe.close)
     with os.fdopen(write_end, "wb") as sink:
-        process = await asyncio.create_subprocess_exec(*command, stdout=sink)
+        process = await asyncio.create_subprocess_exec(*command, stdout=sink, start_new_session=True)
     stack.push_async_callback(_end, process)
     return Service(token, process, output, pipe)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
+    with suppress(ProcessLookupError):  # and whatever it started
+        os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
 
 

@@ -28,6 +28,9 @@ _PASSED_PREFIX: Final = "mcp-param-"
 _JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
 _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 """Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
+_LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_HTTP_1_1: Final = (1, 1)
+_VERSIONS: Final = (_HTTP_1_1, (1, 0))
 HOP_BY_HOP: Final = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
@@ -84,6 +87,24 @@ def to_upstream(facts: RequestFacts, pass_headers: frozenset[str], *, session: s
     if session is not None:
         lines.append((b"Mcp-Session-Id", session.encode("latin-1")))
     return lines
+
+
+def require_plain_framing(headers: Mapping[str, str], version: tuple[int, int]) -> None:
+    """Refuse what leaves open where the message ends, or whether HTTP/1.1 goes on after it.
+
+    Raises:
+        InvalidRequest: a transfer coding that is not exactly ``chunked`` or that HTTP/1.0 does not know (RFC 9112
+            section 6.1), a length that is not a plain number, an ``Upgrade``, or another version.
+    """
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (coding.lower() != "chunked" or version != _HTTP_1_1):
+        raise InvalidRequest("framing", "Transfer-Encoding must be chunked, in HTTP/1.1")
+    if not _LENGTH.fullmatch(headers.get("content-length", "0")):
+        raise InvalidRequest("framing", "Content-Length must be a plain number")
+    if "upgrade" in headers:
+        raise InvalidRequest("framing", "Upgrade is not possible here; ask by plain HTTP/1.1")
+    if version not in _VERSIONS:
+        raise InvalidRequest("framing", "The HTTP version must be 1.1 or 1.0")
 
 
 def require_json(headers: Mapping[str, str]) -> None:

@@ -169,8 +169,21 @@ async def test_framing_that_two_servers_could_read_differently_is_400(bed: Bed) 
         b"Content-Length : 5\r\n",
         b"Transfer-Encoding : chunked\r\n",
         b" Content-Length: 5\r\n",
+        b"Transfer-Encoding: ,chunked\r\n",
+        b"Transfer-Encoding: identity, chunked\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Content-Length: 05\r\n",
+        b"Content-Length: 5\r\nUpgrade: h2c\r\n",
+        b"Content-Length: 5\r\nConnection: upgrade\r\nUpgrade: websocket\r\n",
     ):
-        assert (await bed.raw(head + framing + b"\r\n0\r\n\r\n")).status == 400, framing
+        answer = await bed.raw(head + framing + b"\r\n0\r\n\r\n")
+        assert answer.status == 400, framing
+        if answer.body:  # what the parser itself refuses has none
+            assert answer.values("Connection") == ["close"], framing
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    for version in (b"1.0", b"1.2", b"2.0"):
+        answer = await bed.raw(head.replace(b"HTTP/1.1", b"HTTP/" + version) + chunked)
+        assert answer.status == 400, version
 
 
 async def test_the_sidecar_goes_on_after_all_that(bed: Bed, stub: StubUpstream) -> None:

@@ -226,3 +226,13 @@ async def test_the_request_id_is_ours_or_the_clients_and_on_both_sides(start: St
     refused = await bed.post(request("ping"), headers=(("X-Request-Id", given),))
     assert refused.headers["X-Request-Id"] == given
     assert [record["request_id"] for record in bed.accesses()].count(given) == 2
+
+
+async def test_http_1_0_is_served_where_a_length_says_where_it_ends(start: Start) -> None:
+    """Some proxies still ask by it."""
+    bed = await start()
+    body = json.dumps(request("ping")).encode()
+    head = f"POST {JWT_ROUTE} HTTP/1.0\r\nHost: s\r\nAuthorization: Bearer {bed.token()}\r\n".encode()
+    head += b"Content-Type: application/json\r\n"
+    answer = await bed.raw(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert answer.status == 200

@@ -217,3 +217,38 @@ def test_other_answers_pass(status: int) -> None:
 @pytest.mark.parametrize(("status", "may"), [(200, True), (203, True), (202, False), (204, False), (404, False)])
 def test_clients_read_messages_from_a_success_that_has_a_body(status: int, may: bool) -> None:
     assert answers.may_hold_messages(status) is may
+
+
+@pytest.mark.parametrize(
+    ("lines", "version"),
+    [
+        ({"transfer-encoding": "gzip, chunked"}, (1, 1)),
+        ({"transfer-encoding": ",chunked"}, (1, 1)),
+        ({"transfer-encoding": "chunked, chunked"}, (1, 1)),
+        ({"transfer-encoding": "chunked"}, (1, 0)),
+        ({"content-length": "07"}, (1, 1)),
+        ({"content-length": "+7"}, (1, 1)),
+        ({"content-length": "7, 7"}, (1, 1)),
+        ({"upgrade": "h2c"}, (1, 1)),
+        ({}, (1, 2)),
+        ({}, (2, 0)),
+        ({}, (0, 9)),
+    ],
+)
+def test_framing_that_another_parser_could_read_differently_is_refused(
+    lines: dict[str, str], version: tuple[int, int]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        headers.require_plain_framing(lines, version)
+    assert caught.value.reason == "framing"
+
+
+@pytest.mark.parametrize(
+    "lines", [{}, {"content-length": "0"}, {"content-length": "71"}, {"transfer-encoding": "Chunked"}]
+)
+def test_plain_framing_passes(lines: dict[str, str]) -> None:
+    headers.require_plain_framing(lines, (1, 1))
+
+
+def test_http_1_0_passes_without_a_transfer_coding() -> None:
+    headers.require_plain_framing({"content-length": "71"}, (1, 0))

@@ -26,6 +26,7 @@ class Exchange:
 
     __slots__ = (
         "_body_taken",
+        "_is_doubtful",
         "ended_by",
         "facts",
         "progress",
@@ -49,6 +50,7 @@ class Exchange:
         self.streamed_status: int | None = None
         """The status of an event stream that has begun. Many clients leave it once they have what they asked for."""
         self._body_taken = False
+        self._is_doubtful = False
 
     async def body(self, max_body_bytes: int, timeout_s: float) -> bytes:
         """Read the whole body.
@@ -86,6 +88,13 @@ class Exchange:
         if self.request.body_exists:
             raise InvalidRequest("unexpected_body", "This method takes no body")
 
+    def require_plain_framing(self) -> None:
+        """Raise InvalidRequest when it is open to doubt where this request ends; the connection then ends with it."""
+        version = self.request.version
+        self._is_doubtful = True
+        headers.require_plain_framing(self.facts.headers, (version.major, version.minor))
+        self._is_doubtful = False
+
     def abandon(self) -> None:
         """Break off the client's connection, for a client that does not read."""
         if self.request.transport is not None:
@@ -114,12 +123,12 @@ class Exchange:
 
     @property
     def unread(self) -> bool:
-        """Whether bytes of the body were left unread, so that the connection should not serve another request."""
-        return not self.request.content.at_eof()
+        """Whether bytes of the body were left unread, or may have been: the connection is to serve no other request."""
+        return self._is_doubtful or not self.request.content.at_eof()
 
     async def _glance(self) -> bytes:
         declared = self.request.content_length
-        if self.facts.method != "POST" or "expect" in self.facts.headers:
+        if self.facts.method != "POST" or "expect" in self.facts.headers or self._is_doubtful:
             return b""
         if declared is not None and declared > _GLANCE_BYTES:
             return b""

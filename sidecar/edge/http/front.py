@@ -47,6 +47,7 @@ class Front:
             return await self.answer(exchange, None, _nothing_here)
         if facts.method not in _DOCUMENT_METHODS:
             raise _method_not_allowed(_DOCUMENT_METHODS)
+        exchange.require_plain_framing()
         exchange.require_no_body()
         if facts.method == "OPTIONS":
             return self._preflight(exchange, ("GET",))
@@ -67,6 +68,7 @@ class Front:
             Denial: whatever is against it, or what `act` raises.
         """
         facts = exchange.facts
+        exchange.require_plain_framing()
         self._browsers.require_allowed(facts)
         if methods is None:
             raise NotFound("path_unknown")
