@@ -53,7 +53,7 @@ class FailingIssuer(DevIssuer):
             case "no_keys":
                 return web.json_response({"keys": []})
             case "huge":
-                return web.Response(body=b'{"keys":[' + b" " * 2_000_000 + b"]}")
+                return web.json_response({"keys": [key.jwk() for key in self.keys], "padding": "x" * 2_000_000})
             case "redirect":
                 return web.Response(status=302, headers={"Location": "/elsewhere.json"})
             case "gzip":

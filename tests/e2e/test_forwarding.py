@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, credentials, notification, request, tool_call
+from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, assert_refused, credentials, notification, request, tool_call
 from tests.e2e.conftest import Start
 from tests.e2e.sessions import begin
 from tests.mcp_server import StubUpstream
@@ -152,6 +152,15 @@ async def test_a_get_passes_without_a_body(start: Start, stub: StubUpstream) -> 
     assert (stub.only.method, stub.only.target, stub.only.body) == ("GET", "/mcp", b"")
     assert (stub.only.value("Last-Event-ID"), stub.only.value("Mcp-Session-Id")) == ("7", "s1")
     assert stub.only.values("Content-Digest") == stub.only.values("Content-Length") == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_method_without_a_body_gets_none_past(start: Start, stub: StubUpstream, method: str) -> None:
+    bed = await start()
+    for framing in ("Content-Length: 2\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"):
+        head = f"{method} {JWT_ROUTE} HTTP/1.1\r\nHost: s\r\nAuthorization: Bearer {bed.token()}\r\n"
+        assert_refused(await bed.raw(f"{head}{framing}".encode()), 400, "INVALID_REQUEST", id=None)
+    assert stub.received == []
 
 
 async def test_a_delete_passes(start: Start, stub: StubUpstream) -> None:

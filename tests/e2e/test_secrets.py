@@ -45,8 +45,9 @@ async def refusals(bed: Bed, key: str, writings: Writings) -> None:
     broken = bed.secret(f"{token.rpartition('.')[0]}.{MARK}")
     ways: list[tuple[str, dict[str, Any]]] = [
         ("bad token", {"token": broken}),
-        ("expired token", {"token": bed.token(expires_in_s=-3600)}),
-        ("wrong audience", {"token": bed.token(aud="https://elsewhere.example")}),
+        ("expired token", {"token": bed.token(expires_in_s=-3600, jti=MARK)}),
+        ("wrong audience", {"token": bed.token(aud="https://elsewhere.example", jti=MARK)}),
+        ("long token", {"token": f"x.{MARK * 300}.y"}),
         ("forged key", {"key": bed.secret(forged(key, 9))}),
         ("garbage key", {"key": bed.secret(f"mcp_{MARK}")}),
         ("missing scope", {"token": other}),
@@ -67,6 +68,9 @@ async def refusals(bed: Bed, key: str, writings: Writings) -> None:
         lines = (("Mcp-Session-Id", MARK),) if name == "unknown session" else ()
         answer = await bed.post(body, token=token, headers=lines)
         assert writings.answer(name, answer).status_code in (400, 404)
+    for start_line in (f"GET /{MARK} HTTP/9", f"G{MARK}\x00 / HTTP/1.1", f"GET {JWT_ROUTE} HTTP/1.1\r\n{MARK}"):
+        refused = await bed.raw(f"{start_line}\r\nHost: s\r\n\r\n".encode())
+        writings.texts.append(("a broken head", f"{refused.headers} {refused.body!r}"))
     for name, path in (("in the query", f"{JWT_ROUTE}?access_token={token}"), ("in the path", f"/{token}")):
         writings.answer(name, await bed.client.get(path, headers=credentials(token=token)))
     for method, path in (("POST", KEYS), ("GET", f"{KEYS}/{key}"), ("DELETE", f"{KEYS}/key_{key[4:16]}x")):
