@@ -1,0 +1,83 @@
+"""The server behind is replaced, restarted, or on another network."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+from aiohttp import web
+
+from tests.e2e.bed import request
+from tests.e2e.conftest import Start
+
+
+class Replaceable:
+    """A server that can go away and come back at the same address."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
+        self._runner: web.ServerRunner | None = None
+        self.port = 0
+        self.calls: list[str] = []
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        message = json.loads(await request.read() or b"{}")
+        if "X-Account-Id" in request.headers:
+            self.calls.append(str(message.get("id")))
+        result: dict[str, list[str]] = {"tools": []} if message.get("method") == "tools/list" else {}
+        return web.json_response({"jsonrpc": "2.0", "id": message.get("id"), "result": result})
+
+    async def start(self) -> None:
+        self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self.port, reuse_address=True).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+
+async def test_a_server_that_was_restarted_is_found_again_and_nothing_is_sent_twice(start: Start) -> None:
+    """Each call is answered or refused, and arrives at most once; kept connections to the old server are noticed."""
+    server = Replaceable()
+    await server.start()
+    bed = await start(upstream={"url": f"http://127.0.0.1:{server.port}/mcp"})
+    token = bed.token()
+    for round_ in range(5):
+        for number in range(4):
+            answer = await bed.post(request("ping", id=f"{round_}.{number}"), token=token)
+            assert answer.status_code == 200
+        await server.stop()
+        assert (await bed.post(request("ping", id="away"), token=token)).status_code == 502
+        await server.start()
+    assert len(server.calls) == len(set(server.calls)) == 20
+    await server.stop()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+async def test_a_server_that_has_only_ipv6_is_reached(start: Start) -> None:
+    server = Replaceable("::1")
+    await server.start()
+    bed = await start(upstream={"url": f"http://[::1]:{server.port}/mcp"})
+    assert (await bed.post(request("ping"), token=bed.token())).status_code == 200
+    await server.stop()
+
+
+def addresses_of_localhost() -> set[str]:
+    return {str(found[4][0]) for found in socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)}
+
+
+@pytest.mark.skipif(addresses_of_localhost() < {"127.0.0.1", "::1"}, reason="needs a name with two addresses")
+async def test_a_server_that_moves_to_another_address_of_its_name_is_found_there(start: Start) -> None:
+    old, new = Replaceable("127.0.0.1"), Replaceable("::1")
+    await old.start()
+    bed = await start(upstream={"url": f"http://localhost:{old.port}/mcp"})
+    assert (await bed.post(request("ping"), token=bed.token())).status_code == 200
+    await old.stop()
+    new.port = old.port
+    await new.start()
+    assert (await bed.post(request("ping"), token=bed.token())).status_code == 200
+    assert (len(old.calls), len(new.calls)) == (1, 1)
+    await new.stop()
