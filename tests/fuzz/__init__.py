@@ -1,0 +1,1 @@
+"""Fuzzing of all that reads what strangers send: `.venv/bin/python -m tests.fuzz --seconds 20`."""
