@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -321,6 +322,25 @@ async def test_then_one_caller_finds_out_and_the_others_do_not_wait(hasty: Redis
     assert [await failed_at_once(other) for other in others] == [True] * 3
     server.resume()
     await scout
+
+
+async def test_a_reply_that_is_here_counts_however_late_we_look(hasty: RedisStore) -> None:
+    """Else a busy moment of ours would be taken for an absence of Redis, and limits would be decided without it."""
+    await answers_again(hasty)
+    busy = asyncio.ensure_future(every_turn_takes(0.2))  # a trip may take 0.1 in all
+    for _ in range(3):
+        await hasty.ping()
+    busy.cancel()
+    await asyncio.gather(busy, return_exceptions=True)
+
+
+async def every_turn_takes(seconds: float) -> None:
+    """Be what many other requests are to the event loop."""
+    while True:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+        await asyncio.sleep(0)
 
 
 async def failed_at_once(asked: asyncio.Future[None]) -> bool:

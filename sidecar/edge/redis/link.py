@@ -20,6 +20,8 @@ MAX_TRIPS: Final = 4
 """Trips under way at once, each on a connection of its own; what comes meanwhile waits and shares the next one."""
 PAUSE_S: Final = 0.25
 """After a trip that failed, calls fail at once for so long; then one call finds out, and others do not wait for it."""
+LAST_LOOKS: Final = 3
+"""Turns of the event loop after the deadline: one reads the socket, one the replies, one hands them over."""
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
 
@@ -41,6 +43,34 @@ class Call(NamedTuple):
     packed: bytes
     future: asyncio.Future[Any]
     script: Script | None
+
+
+class Deadline:
+    """Bounds a trip like `asyncio.timeout`, but not by our own slowness.
+
+    When the event loop comes late to look, the replies may long be here, unread: they are read before time is called.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look_again, LAST_LOOKS)
+
+    async def __aexit__(self, *raised: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._timeout.__aexit__(*raised)
+
+    def _look_again(self, times: int) -> None:
+        loop = asyncio.get_running_loop()
+        if times:
+            self._timer = loop.call_later(0, self._look_again, times - 1)
+        else:
+            self._timeout.reschedule(loop.time())
 
 
 class Link:
@@ -112,7 +142,7 @@ class Link:
         self._board()
         try:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with Deadline(self._timeout_s):
                     replies = await self._exchange(calls)
             except TimeoutError as error:
                 raise TimeoutError(f"no answer within {self._timeout_s:g} s") from error
