@@ -165,13 +165,14 @@ class Keyring:
         return stored
 
     async def revoke(self, account: str, key_id: str) -> None:
-        """End a key for good. Revoking twice changes nothing. Its successor, if it has one, lives on.
+        """End a key for good. Once revoked it is only told of again. Its successor, if it has one, lives on.
 
         Raises:
             NotFound: when this account has no such key.
         """
         now = self._clock()
-        await self._change(account, key_id, lambda record: (_revoked(record, now), None))
+        if not await self._change(account, key_id, lambda record: (_revoked(record, now), None)):
+            await self._store.note_change(account)  # the notice of the first time may have been lost
 
     async def rotate(
         self,
@@ -252,12 +253,15 @@ class Keyring:
 
     async def _change(
         self, account: str, key_id: str, change: Callable[[KeyRecord], tuple[KeyRecord, KeyRecord | None]]
-    ) -> None:
+    ) -> bool:
+        """Write what `change` makes of the record, and its successor; False when it is the same record."""
         for _ in range(_ATTEMPTS):
             record = (await self.get(account, key_id)).record
             changed, successor = change(record)
-            if changed is record or await self._store.replace(changed, successor=successor):
-                return
+            if changed is record:
+                return False
+            if await self._store.replace(changed, successor=successor):
+                return True
         raise Conflict("key_busy", "This key is being changed by others; try again")
 
 

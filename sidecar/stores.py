@@ -66,6 +66,10 @@ class KeyStore(Protocol):
         """
         ...
 
+    async def note_change(self, account: str) -> None:
+        """Tell all processes that a credential of this account has changed, as `replace` does by itself."""
+        ...
+
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
         """Return up to `limit` keys, newest first (by `created_at`, then id), following the key with id `after`.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.denials import Conflict, Denial, InsufficientScope, InvalidRequest, NotFound
+from sidecar.denials import Conflict, Denial, InsufficientScope, InvalidRequest, NotFound, StoreUnavailable
 from sidecar.keyring import Keyring, KeyringStore
 from sidecar.policy import apikeys, key_requests
 from sidecar.records import ApiKey, KeyRecord, StoredKey
@@ -249,6 +249,40 @@ async def test_revoking_twice_changes_nothing(bench: Bench) -> None:
     assert await record_of(bench, record.id) == once
 
 
+class Mute:
+    """A store whose notice of a change is lost, once, after the change was made."""
+
+    def __init__(self, store: KeyringStore) -> None:
+        self._store = store
+        self._is_mute = True
+        self.told: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def replace(self, record: KeyRecord, *, successor: KeyRecord | None = None) -> bool:
+        replaced = await self._store.replace(record, successor=successor)
+        await self.note_change(record.account)
+        return replaced
+
+    async def note_change(self, account: str) -> None:
+        if self._is_mute:
+            self._is_mute = False
+            raise StoreUnavailable("store_unavailable")
+        self.told.append(account)
+
+
+async def test_revoking_again_tells_what_was_not_heard_the_first_time(bench: Bench) -> None:
+    """Else the streams of the key, which is revoked by now, would run on."""
+    record, _ = await make(bench)
+    store = Mute(bench.store)
+    keyring = keyring_over(store, bench)
+    assert await refusal(keyring.revoke("acme", record.id)) == "store_unavailable"
+    assert store.told == []
+    await keyring.revoke("acme", record.id)
+    assert store.told == ["acme"]
+
+
 async def test_keys_revoked_at_once_are_revoked_once(bench: Bench) -> None:
     record, _ = await make(bench)
     async with asyncio.timeout(10):
@@ -372,8 +406,11 @@ class Interrupted:
 
 
 def interrupted(bench: Bench, between: Callable[[], Awaitable[object]], times: int = 1) -> Bench:
-    store: Any = Interrupted(bench.store, between, times)
-    keyring = Keyring(
+    return replace(bench, keyring=keyring_over(Interrupted(bench.store, between, times), bench))
+
+
+def keyring_over(store: Any, bench: Bench) -> Keyring:
+    return Keyring(
         store,
         bench.hasher,
         default_scopes=("mcp:read",),
@@ -383,7 +420,6 @@ def interrupted(bench: Bench, between: Callable[[], Awaitable[object]], times: i
         clock=bench.clock,
         entropy=lambda size: bytes(range(size)),
     )
-    return replace(bench, keyring=keyring)
 
 
 async def test_a_key_revoked_while_it_is_rotated_gets_no_successor(bench: Bench) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, Bed, assert_refused, credentials, request
+from sidecar.denials import StoreUnavailable
+from sidecar.edge.redis.names import changes
+from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, Bed, assert_refused, credentials, request
 from tests.e2e.conftest import Start, StoreName
 from tests.mcp_server import Stream, StubUpstream
+from tests.stores import redis_client
 
 Pieces = AsyncIterator[bytes]
 
@@ -114,3 +117,42 @@ async def test_a_client_that_leaves_gives_its_place_back(start: Start, stub: Stu
                         break
                 except (AssertionError, httpx.HTTPError):
                     await asyncio.sleep(0.01)
+
+
+async def test_a_revocation_that_has_begun_is_finished_though_its_client_leaves(start: Start) -> None:
+    bed = await start()
+    key, revoke = await bed.key("mcp:full"), bed.sidecar.keyring.revoke
+    begun, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(account: str, key_id: str) -> None:
+        begun.set()
+        await go.wait()
+        await revoke(account, key_id)
+        done.set()
+
+    bed.sidecar.keyring.revoke = slow  # type: ignore[method-assign]  # as a store that takes its time
+    host, _, port = bed.sidecar.public_url_bound.removeprefix("http://").rpartition(":")
+    path, token = f"{KEYS}/key_{key[4:16]}", bed.token()
+    async with asyncio.timeout(5):
+        _, writer = await asyncio.open_connection(host, int(port))
+        lines = f"DELETE {path} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: Bearer {token}\r\n\r\n"
+        writer.write(lines.encode())
+        await begun.wait()
+        writer.close()
+        while not bed.accesses():  # noqa: ASYNC110 - the line tells that the server has seen its client leave
+            await asyncio.sleep(0.01)
+        go.set()
+        await done.wait()
+    assert [line["outcome"] for line in bed.accesses()] == ["client_closed"]
+
+
+async def test_a_lost_notice_ends_the_streams_with_the_next_try(start: Start, stub: StubUpstream) -> None:
+    bed = await start("redis")
+    key = await bed.key("mcp:full")
+    async with streaming(bed, stub, "GET", key=key) as pieces, redis_client(bed.settings["store"]["url"]) as redis:
+        await redis.set(changes(), "where no change can be written")
+        with pytest.raises(StoreUnavailable):
+            await bed.sidecar.keyring.revoke("alice", f"key_{key[4:16]}")
+        await redis.delete(changes())
+        await bed.sidecar.keyring.revoke("alice", f"key_{key[4:16]}")
+        assert await ends(pieces)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from sidecar.denials import Denial, InsufficientScope, InvalidToken, StoreUnavailable
-from sidecar.edge.http.streams import OpenStreams
+from sidecar.edge.http.streams import LOOK_S, LOOKS_A_ROUND, OpenStreams
 from sidecar.model import Action, Principal, Progress
 from tests.fakes import Ticks
 
@@ -20,8 +22,8 @@ class Exchange:
     is_endless = True
     valid_for_s = 1000.0
 
-    def __init__(self) -> None:
-        self.progress = Progress(principal=WHO, action=Action("stream"))
+    def __init__(self, principal: Principal = WHO) -> None:
+        self.progress = Progress(principal=principal, action=Action("stream"))
         self.ended_by: str | None = None
 
     def abandon(self) -> None:
@@ -86,6 +88,29 @@ async def watched(*answers: Any, denial: Denial | None = None) -> tuple[Exchange
     return exchange, events
 
 
+@asynccontextmanager
+async def watching(streams: OpenStreams, exchanges: Iterable[Any]) -> AsyncIterator[None]:
+    """Watch over these, each with an answer of its own."""
+    answer: Any
+    watch = asyncio.ensure_future(streams.watch())
+    with ExitStack() as stack:
+        for exchange in exchanges:
+            answer = Answer()
+            stack.enter_context(streams.open(exchange, answer))
+        async with asyncio.timeout(5):
+            yield
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+async def passed(ticks: Ticks, looks: int) -> None:
+    """Return when the watch has looked so often and sleeps again."""
+    for _ in range(looks):
+        assert await ticks.asked.get() == LOOK_S
+        ticks.end()
+    ticks.asked.put_nowait(await ticks.asked.get())
+
+
 async def test_what_changed_before_the_first_look_is_looked_at_too() -> None:
     """The record of changes begins at the first look; the stream was admitted before."""
     exchange, _ = await watched(frozenset())
@@ -109,6 +134,29 @@ async def test_any_refusal_ends_a_stream() -> None:
     scope = InsufficientScope("no", required="mcp:read", granted=())
     exchange, _ = await watched(None, denial=scope)
     assert exchange.ended_by == "revoked"
+
+
+async def test_a_revocation_that_nobody_told_of_ends_its_stream_within_a_round_of_looks() -> None:
+    """A notice may be lost on its way, or be dropped from a record that is full."""
+    changes: Any = Changes(frozenset())
+    observer: Any = Events()
+    ticks, revoked, looked_at = Ticks(), set[Principal](), list[Principal]()
+
+    async def recheck(principal: Principal) -> Principal:
+        looked_at.append(principal)
+        if principal in revoked:
+            raise InvalidToken("token_revoked")
+        return principal
+
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    exchanges: list[Any] = [Exchange(replace(WHO, account=f"acme{number}")) for number in range(120)]
+    async with watching(streams, exchanges):
+        await passed(ticks, 1)
+        revoked.add(exchanges[77].progress.principal)
+        looked_at.clear()
+        await passed(ticks, LOOKS_A_ROUND)
+        assert [exchange for exchange in exchanges if exchange.ended_by] == [exchanges[77]]
+        assert len(looked_at) < 2 * len(exchanges)
 
 
 async def test_what_could_not_be_looked_at_is_asked_for_again() -> None:

@@ -115,3 +115,29 @@ async def test_the_revoked_spend_nothing(store: Store) -> None:
     for _ in range(3):
         await store.admit(ask(LIMIT, token_id="t"))
     assert (await store.admit(ask(LIMIT))).quotas[0].remaining == 1
+
+
+async def test_nothing_has_changed_for_who_begins_to_ask(store: Store) -> None:
+    await store.revoke_account("acme", NOON)
+    _, changed = await store.changes(None)
+    assert changed == frozenset()
+
+
+async def test_a_change_is_told_of_once_and_again_when_that_is_asked_for(store: Store) -> None:
+    """Who made the change can't always know whether it was heard."""
+    key = make_key()
+    await store.add(key, max_active=None, now=NOON)
+    begin, _ = await store.changes(None)
+    await store.replace(replace(key, revoked_at=NOON, version=2))
+    reached, changed = await store.changes(begin)
+    assert is_told("acme", changed)
+    reached, changed = await store.changes(reached)
+    assert changed == frozenset()
+    await store.note_change("acme")
+    reached, changed = await store.changes(reached)
+    assert is_told("acme", changed)
+    assert (await store.changes(reached))[1] == frozenset()
+
+
+def is_told(account: str, changed: frozenset[str] | None) -> bool:
+    return changed is None or account in changed

@@ -67,6 +67,10 @@ class SqliteKeys:
 
         return await self._database.write(work)
 
+    async def note_change(self, account: str) -> None:
+        """See `stores.KeyStore`."""
+        await self._database.write(lambda writer: writer.execute("UPDATE generation SET number = number + 1"))
+
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
         """See `stores.KeyStore`."""
         rows = self._database.read(PAGE, account, after, limit)

@@ -28,7 +28,7 @@ from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import SHUTDOWN, OpenStreams, with_pauses
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
 from sidecar.handover import Handover
-from sidecar.management import Act, ManagementApi
+from sidecar.management import Act, ManagementApi, RestAnswer
 from sidecar.model import Permit, Principal, ResponsePlan, Route
 from sidecar.policy.addresses import IpNetwork
 from sidecar.policy.answers import may_hold_messages
@@ -79,6 +79,7 @@ class PublicServer:
         self._streams = streams
         self._stream_limit = stream_limit
         self._stopping = False
+        self._acts: set[asyncio.Future[RestAnswer]] = set()
 
     def end_streams(self) -> None:
         """End, cleanly, the answers that would go on for ever; the others are left to end by themselves."""
@@ -226,7 +227,11 @@ class PublicServer:
 
         permit = await self._gateway.check_management(facts, read_body, understand, exchange.progress)
         try:
-            answer = await permit.act(permit.asked_at)
+            # The client may leave, but what has begun is done whole: half a revocation would be told to nobody.
+            act = asyncio.ensure_future(permit.act(permit.asked_at))
+            self._acts.add(act)
+            act.add_done_callback(self._acts.discard)
+            answer = await asyncio.shield(act)
         except Denial as denial:
             denial.headers += permit.answer_headers
             raise

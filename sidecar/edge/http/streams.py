@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from math import ceil
 from typing import Final
 
 from sidecar.denials import Denial, StoreUnavailable
@@ -18,6 +19,10 @@ REVOKED: Final = "revoked"
 SHUTDOWN: Final = "shutdown"
 LOOK_S: Final = 0.5
 """How often changes to credentials are asked for while streams are open: a revocation reaches them within 1 s."""
+LOOKS_A_ROUND: Final = 50
+"""Every stream is looked at once in so many looks, about 25 s, because the notice of a change can be lost."""
+SLICE: Final = 50
+"""Streams that are looked at before others get a turn of the event loop."""
 FAREWELL_S: Final = 0.25
 """How long a client has to take what was sent before its stream's end, until its connection is broken off."""
 _OUR_FAULT: Final = 500
@@ -46,6 +51,7 @@ class OpenStreams:
         self._observer = observer
         self._sleep = sleep
         self._answers: dict[Exchange, UpstreamAnswer] = {}
+        """In the order in which they were last looked at, the longest ago first."""
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
         self._farewells: dict[Exchange, asyncio.TimerHandle] = {}
         self._fresh: set[Exchange] = set()
@@ -93,22 +99,31 @@ class OpenStreams:
                 self._observer.event("streams_unwatched", level="error", problem=repr(fault))
 
     async def _look_at(self, accounts: frozenset[str] | None) -> None:
-        for exchange in tuple(self._answers):
+        """Look at the streams of these accounts (None is all), at the new ones, and at those whose turn it is."""
+        in_turn = ceil(len(self._answers) / LOOKS_A_ROUND)
+        for number, exchange in enumerate(tuple(self._answers)):
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
             principal = exchange.progress.principal
-            untouched = accounts is not None and principal is not None and principal.account not in accounts
-            if principal is None or (untouched and exchange not in self._fresh):
+            if principal is None or exchange not in self._answers:
                 continue
-            try:
-                exchange.progress.principal = await self._recheck(principal)
-            except Denial as denial:
-                if isinstance(denial, StoreUnavailable):
-                    raise
-                if denial.status < _OUR_FAULT:
-                    self._end(exchange, REVOKED)
-            else:
-                self._fresh.discard(exchange)
-                if exchange in self._expiries:
-                    self._expire_in_time(exchange)
+            if accounts is None or principal.account in accounts or exchange in self._fresh or number < in_turn:
+                await self._look(exchange, principal)
+
+    async def _look(self, exchange: Exchange, principal: Principal) -> None:
+        try:
+            exchange.progress.principal = await self._recheck(principal)
+        except Denial as denial:
+            if isinstance(denial, StoreUnavailable):
+                raise
+            if denial.status < _OUR_FAULT:
+                self._end(exchange, REVOKED)
+        else:
+            self._fresh.discard(exchange)
+            if exchange in self._expiries:
+                self._expire_in_time(exchange)
+        if exchange in self._answers:  # it may have ended meanwhile; else it goes to the end of the queue
+            self._answers[exchange] = self._answers.pop(exchange)
 
     def _expire_in_time(self, exchange: Exchange) -> None:
         earlier = self._expiries.get(exchange)

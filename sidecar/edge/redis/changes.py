@@ -15,5 +15,5 @@ class RedisChanges(OnRedis):
     """A stream of account names, in a slot of its own. What has changed is written before it is told of."""
 
     async def note_change(self, account: str) -> None:
-        """Say that a credential of this account has changed."""
+        """See `stores.KeyStore`."""
         await self._link.call("XADD", names.changes(), "MAXLEN", "~", KEPT, "*", "account", account)
