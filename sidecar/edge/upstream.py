@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -25,6 +27,8 @@ _ORDINARY: Final = bytes(set(range(256)) - set(b"\r\n\0"))
 _OURS: Final = re.compile(rb"\n(?:host|content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.I)
 _SMALL_BODY_BYTES: Final = 65_536
 _SHORTEST_TIMER_S: Final = 0.001
+_STAGGER_S: Final = 0.25
+"""How long one address of a name is tried alone (RFC 8305 section 5)."""
 
 
 class Deadlines(Generic[W]):
@@ -73,8 +77,9 @@ class UpstreamClient:
     """Implements `ports.Upstream` for the origin of `url`, which is ``http://`` or ``https://``.
 
     A request is never sent twice. A kept connection is looked at right before it is used and replaced when it is
-    closed; once a request was written, whatever breaks is a `BadGateway`: a POST may have been acted on (RFC 9110
-    section 9.2.2). Kept connections are closed after `idle_s`, before common servers do it (at 5 s).
+    closed, and a new one that is refused is asked for once more; once a request was written, whatever breaks is a
+    `BadGateway`: a POST may have been acted on (RFC 9110 section 9.2.2). Kept connections are closed after `idle_s`,
+    before common servers do it (at 5 s).
 
     `per_account`: a kept connection carries requests of one account only. Then even an upstream that answers out of
     turn can't hand one account what is another's; else that is noticed only while the connection is idle.
@@ -96,6 +101,7 @@ class UpstreamClient:
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError("the upstream's URL must be http://host or https://host")
         self._address = parts.hostname.encode("idna").decode("ascii")
+        self._is_name = not _is_literal(self._address)
         self._port = _PORTS[parts.scheme] if parts.port is None else parts.port
         self._tls = (ssl_context or ssl.create_default_context()) if parts.scheme == "https" else None
         host = _host(self._address, self._port, _PORTS[parts.scheme])
@@ -193,23 +199,54 @@ class UpstreamClient:
     async def _connect(self) -> Connection:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                connection = await self._open_connection()
+                try:
+                    return await self._open_connection()
+                except ConnectionError:
+                    # Nothing was sent on it. Behind one address there may be several servers, or one that restarts.
+                    return await self._open_connection()
         except TimeoutError as error:
             raise GatewayTimeout("upstream_connect_timeout", detail=str(error)) from error
         except OSError as error:
             raise BadGateway("upstream_connect", detail=str(error)) from error
-        self._open.add(connection)
-        if self._closed or not connection.is_open():
-            connection.abort()
-            raise BadGateway("upstream_closed", detail="closed before anything was asked")
-        return connection
 
     async def _open_connection(self) -> Connection:
+        connection = await (self._open_at_first() if self._is_name else self._open_at(self._address))
+        if self._closed or not connection.is_open():
+            connection.abort()
+            raise ConnectionAbortedError("closed before anything was asked")
+        self._open.add(connection)
+        return connection
+
+    async def _open_at_first(self) -> Connection:
+        """Try the name's addresses, each a moment after the one before, and take the first that answers.
+
+        uvloop tries them only one after the other: one that swallows packets would take all the time there is.
+        """
+        found = await asyncio.get_running_loop().getaddrinfo(self._address, self._port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        stagger_s = min(_STAGGER_S, self._connect_timeout_s / len(addresses))
+        won: asyncio.Task[Connection] | None = None
+        done, running = set[asyncio.Task[Connection]](), set[asyncio.Task[Connection]]()
+        try:
+            while won is None and (addresses or running):
+                if addresses:
+                    running.add(asyncio.create_task(self._open_at(addresses.pop(0))))
+                wait_s = stagger_s if addresses else None
+                done, running = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                won = next((attempt for attempt in done if attempt.exception() is None), None)
+            return (won or done.pop()).result()
+        finally:
+            for attempt in (done | running) - {won}:
+                attempt.cancel()
+                attempt.add_done_callback(_abandon)
+
+    async def _open_at(self, address: str) -> Connection:
         transport, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(self._max_head_bytes, self._keep, self._forget),
-            self._address,
+            address,
             self._port,
             ssl=self._tls,
+            server_hostname=self._address if self._tls else None,
         )
         probe_when_silent(transport.get_extra_info("socket"))
         return connection
@@ -229,6 +266,20 @@ class UpstreamClient:
         self._open.discard(connection)
         if self._closed and not self._open:
             self._all_lost.set()
+
+
+def _is_literal(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _abandon(attempt: asyncio.Task[Connection]) -> None:
+    """Close what an attempt has opened that another was quicker than."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().abort()
 
 
 def _host(address: str, port: int, default_port: int) -> bytes:

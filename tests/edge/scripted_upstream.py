@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from sidecar.edge.upstream import UpstreamClient
@@ -117,12 +117,13 @@ async def client_of(
     upstream: ScriptedUpstream,
     *,
     scheme: str = "http",
+    host: str = "127.0.0.1",
     connect_timeout_s: float = 5,
     response_timeout_s: float = 5,
     **settings: Any,
 ) -> AsyncIterator[UpstreamClient]:
     client = UpstreamClient(
-        f"{scheme}://127.0.0.1:{upstream.port}/mcp",
+        f"{scheme}://{host}:{upstream.port}/mcp",
         connect_timeout_s=connect_timeout_s,
         response_timeout_s=response_timeout_s,
         **settings,
@@ -131,6 +132,21 @@ async def client_of(
         yield client
     finally:
         await client.aclose()
+
+
+@contextlib.contextmanager
+def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """Yield the port of a server that answers no SYN: its queue is full, and nobody takes anything from it."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((host, port))
+        server.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
 
 
 def always(answer: bytes) -> Script:

@@ -20,8 +20,11 @@ from tests.edge.scripted_upstream import OK, always, client_of, once_then_wait, 
 POST = ("POST", "/mcp", (), b"{}")
 
 
-def certify(folder: Path) -> ssl.SSLContext:
-    """Write a self-signed certificate for 127.0.0.1 and return the server's context."""
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+
+
+def certify(folder: Path, subject: x509.GeneralName = LOOPBACK) -> ssl.SSLContext:
+    """Write a self-signed certificate for that address or name and return the server's context."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "upstream")])
     now = datetime.datetime.now(datetime.UTC)
@@ -33,7 +36,7 @@ def certify(folder: Path) -> ssl.SSLContext:
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -81,3 +84,16 @@ async def test_a_certificate_that_nobody_trusts_is_a_bad_gateway(tmp_path: Path)
             await client.send(*POST)
         assert caught.value.reason == "upstream_connect"
         assert not await client.reachable()
+
+
+@pytest.mark.parametrize(("subject", "verified"), [(x509.DNSName("localhost"), True), (LOOPBACK, False)])
+async def test_it_is_the_name_that_is_verified_and_not_the_address_that_it_led_to(
+    tmp_path: Path, subject: x509.GeneralName, verified: bool
+) -> None:
+    server = certify(tmp_path, subject)
+    trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    async with (
+        scripted(always(OK), tls=server) as upstream,
+        client_of(upstream, scheme="https", host="localhost", ssl_context=trust) as client,
+    ):
+        assert await client.reachable() == verified
