@@ -27,6 +27,8 @@ _ORDINARY: Final = bytes(set(range(256)) - set(b"\r\n\0"))
 _OURS: Final = re.compile(rb"\n(?:host|content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.I)
 _SMALL_BODY_BYTES: Final = 65_536
 _SHORTEST_TIMER_S: Final = 0.001
+_REACHABLE_S: Final = 0.5
+"""An orchestrator that asks gives up after a second."""
 _STAGGER_S: Final = 0.25
 """How long one address of a name is tried alone (RFC 8305 section 5)."""
 
@@ -156,12 +158,13 @@ class UpstreamClient:
         return answer
 
     async def reachable(self) -> bool:
-        """Tell whether a connection can be had within the connect time-out; a new one is kept for the next request."""
+        """Tell, soon, whether a connection can be had; a new one is kept for the next request."""
         if any(connection.is_live() for connection in self._idle.due):
             return True
         try:
-            self._keep(await self._connect())
-        except Denial:
+            async with asyncio.timeout(_REACHABLE_S):
+                self._keep(await self._connect())
+        except (Denial, TimeoutError):
             return False
         return True
 

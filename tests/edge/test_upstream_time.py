@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.denials import BadGateway, GatewayTimeout
 from sidecar.edge.upstream import Deadlines, UpstreamClient
-from tests.edge.scripted_upstream import OK, Peer, client_of, once_then_wait, scripted
+from tests.edge.scripted_upstream import OK, Peer, black_hole, client_of, once_then_wait, scripted
 
 POST = ("POST", "/mcp", (), b"{}")
 
@@ -77,6 +77,14 @@ async def test_a_refused_connection_is_a_bad_gateway() -> None:
     assert caught.value.reason == "upstream_connect"
     assert not await client.reachable()
     await client.aclose()
+
+
+async def test_whether_it_is_reachable_is_told_soon_however_long_a_connection_may_take() -> None:
+    with black_hole() as port:
+        client = UpstreamClient(f"http://127.0.0.1:{port}", connect_timeout_s=3600, response_timeout_s=5)
+        async with asyncio.timeout(10):
+            assert not await client.reachable()
+        await client.aclose()
 
 
 async def test_one_timer_ends_many_waits_in_the_order_in_which_they_began() -> None:
