@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from redis.crc import key_slot
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import RedisStore
-from sidecar.edge.redis.link import Deadline, Script
+from sidecar.edge.redis.link import MAX_TRIPS, Deadline, Script
 from sidecar.edge.redis.names import owner
 from sidecar.model import Admission, Limit
 from tests.redis_server import RedisServer
@@ -65,12 +66,12 @@ async def names(client: Redis, pattern: str) -> list[bytes]:
     return list(found)
 
 
-async def answers_again(store: RedisStore) -> None:
+async def answers_again(store: RedisStore, call: Callable[[], Awaitable[object]] | None = None) -> None:
     """Whatever a busy test machine makes of the first tries."""
     async with asyncio.timeout(PATIENT_S):
         while True:
             try:
-                assert (await store.admit(ask(LIMIT))).admitted
+                await (call() if call is not None else store.admit(ask(LIMIT)))
             except StoreUnavailable:
                 await asyncio.sleep(0.01)
             else:
@@ -204,6 +205,68 @@ async def test_a_replica_is_unavailable(store: RedisStore, client: Redis) -> Non
         await client.replicaof("NO", "ONE")
 
 
+class Address:
+    """What stands in for a Redis and says the same to every command; what it is told to say, new connections say."""
+
+    def __init__(self, directory: Path) -> None:
+        self._socket = str(directory / "redis")
+        self.says = b"+OK\r\n"
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.connections = 0
+
+    async def __aenter__(self) -> RedisStore:
+        self._server = await asyncio.start_unix_server(self._serve, self._socket)
+        self._store = RedisStore.from_url(f"unix://{self._socket}", timeout_s=PATIENT_S)
+        return self._store
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._store.aclose()
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        says = self.says
+        self.connections += 1
+        while head := await reader.readline():
+            command = []
+            for _ in range(int(head[1:])):
+                length = int((await reader.readline())[1:])
+                command.append((await reader.readexactly(length + 2))[:-2])
+            await self.answers.wait()
+            writer.write(b"+OK\r\n" if command[0] == b"CLIENT" else says)
+        writer.close()
+
+
+NOT_THE_MASTER = [
+    b"-READONLY You can't write against a read only replica.\r\n",
+    b"-ERR Error running script (call to f_6): @user_script:1: @user_script: 1: -READONLY You can't write.\r\n",
+    b"-LOADING Redis is loading the dataset in memory\r\n",
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+]
+
+
+@pytest.mark.parametrize("says", NOT_THE_MASTER, ids=["read-only", "read-only-in-a-script", "loading", "master-down"])
+async def test_connections_to_what_is_no_longer_the_master_are_left(tmp_path: Path, says: bytes) -> None:
+    """Behind the same address there may be another by now, which only a new connection reaches."""
+    address = Address(tmp_path)
+    address.says = says
+    async with address as store:
+        address.answers.clear()
+        calls = [asyncio.ensure_future(store.ping())]
+        await failed_at_once(calls[0])  # it is on its way, and the next one takes a connection of its own
+        calls.append(asyncio.ensure_future(store.ping()))
+        async with asyncio.timeout(PATIENT_S):
+            while address.connections < 2:  # noqa: ASYNC110 - the connections are made by others
+                await asyncio.sleep(0.001)
+        address.says = b"+OK\r\n"
+        address.answers.set()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [StoreUnavailable] * 2
+        await answers_again(store, store.ping)
+        await asyncio.gather(*[store.ping() for _ in range(3)])
+        assert address.connections > 2
+
+
 async def test_all_keys_of_an_account_share_one_slot(store: RedisStore, client: Redis) -> None:
     account = "tenant|7:x@y.z/+=-"
     key, successor = make_key("a", account, expires_at=FAR), make_key("b", account, expires_at=FAR)
@@ -322,6 +385,27 @@ async def test_then_one_caller_finds_out_and_the_others_do_not_wait(hasty: Redis
     assert [await failed_at_once(other) for other in others] == [True] * 3
     server.resume()
     await scout
+
+
+async def test_who_waits_for_room_learns_of_a_failure_at_once(hasty: RedisStore, server: RedisServer) -> None:
+    """Else it would begin to wait for Redis when others have given up, and wait twice as long."""
+    await hasty.ping()
+    server.pause()
+    try:
+        calls = []
+        for _ in range(MAX_TRIPS + 2):
+            calls.append(hasty._link.call("PING"))
+            await failed_at_once(calls[-1])
+        aboard, waiting = calls[:MAX_TRIPS], calls[MAX_TRIPS:]
+        await asyncio.wait(aboard, return_when=asyncio.FIRST_COMPLETED)
+        assert [call.done() for call in waiting] == [True, True]
+        assert {type(call.exception()) for call in waiting} == {StoreUnavailable}
+        await asyncio.wait(aboard)
+        await failed_at_once(aboard[0])
+        assert all(call.exception() for call in aboard)
+    finally:
+        server.resume()
+    await answers_again(hasty)
 
 
 async def test_what_is_here_when_we_come_late_to_look_counts() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +97,46 @@ async def test_who_is_known_is_served_as_the_policy_says_and_a_stranger_never(
     await recovered(bed, {"token": token})
     assert "sidecar_store_up 1.0" in (await bed.admin.get("/metrics")).text
     assert told_of(bed) == {"store_lost": 1, "store_recovered": 1}
+
+
+@contextlib.asynccontextmanager
+async def one_address(path: Path, masters: list[RedisServer]) -> AsyncIterator[str]:
+    """Lead each new connection to the first of these servers; those that stand stay where they are."""
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                target.write(data)
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind = await asyncio.open_unix_connection(masters[0].url.removeprefix("unix://"))
+        await asyncio.gather(pump(reader, behind[1]), pump(behind[0], writer))
+
+    server = await asyncio.start_unix_server(serve, str(path))
+    yield f"unix://{path}"
+    server.close()
+
+
+async def test_another_master_behind_the_same_address_is_found(
+    start: Start, own_redis: RedisServer, redis_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    masters = [own_redis]
+    async with one_address(tmp_path / "redis", masters) as url:
+        bed = await start(**{**redis_settings, "store": {"url": url}}, limits=LIMITED)
+        token = bed.token()
+        for _ in range(3):
+            assert (await bed.post(request("ping"), token=token)).status_code == 200
+        with RedisServer() as promoted:
+            masters[0] = promoted
+            read_only(own_redis)
+            assert (await bed.post(request("ping"), token=token)).status_code == 200
+            assert told_of(bed) == {"store_lost": 1}
+            await recovered(bed, {"token": token})
+            answer = await bed.post(request("ping"), token=token)
+            assert int(answer.headers["X-RateLimit-Remaining"]) > 990
+            assert told_of(bed) == {"store_lost": 1, "store_recovered": 1}
+            await bed.sidecar.stop()
 
 
 async def test_scripts_that_are_forgotten_are_loaded_again_and_nobody_notices(

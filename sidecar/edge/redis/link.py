@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from sidecar.denials import StoreUnavailable
 from sidecar.policy.windows import US_PER_S
@@ -24,6 +24,8 @@ LAST_LOOKS: Final = 3
 """Turns of the event loop after the deadline: one reads the socket, one the replies, one hands them over."""
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
+NOT_THE_MASTER: Final = ("-READONLY ", "-MASTERDOWN ", "-LOADING ")
+"""How that reads within the error of a script, which redis-py does not look into."""
 
 Argument = str | int
 
@@ -140,6 +142,8 @@ class Link:
         self._boarding = False
         calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
         self._board()
+        if not calls:
+            return  # a trip that failed has told them
         try:
             try:
                 async with Deadline(self._timeout_s):
@@ -147,8 +151,7 @@ class Link:
             except TimeoutError as error:
                 raise TimeoutError(f"no answer within {self._timeout_s:g} s") from error
         except BaseException as error:
-            for call in calls:
-                settle(call.future, error)
+            self._fail(calls, error)
             if not isinstance(error, RedisError | OSError | TimeoutError):
                 raise
             self._problem = error
@@ -157,6 +160,12 @@ class Link:
             self._problem = None
             for call, reply in zip(calls, replies, strict=True):
                 settle(call.future, reply)
+
+    def _fail(self, calls: list[Call], error: BaseException) -> None:
+        """Tell those aboard, and those who wait for room: a trip of their own would only take as long once more."""
+        waiting, self._waiting = self._waiting, []
+        for call in (*calls, *waiting):
+            settle(call.future, error)
 
     async def _exchange(self, calls: list[Call]) -> list[Any]:
         connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has not typed it
@@ -169,9 +178,18 @@ class Link:
                 fresh = await self._converse(connection, again)
                 for i, reply in zip(unknown, fresh[len(sources) :], strict=True):
                     replies[i] = reply
+            await self._leave_replica(connection, replies)
             return replies
         finally:
             await self._pool.release(connection)
+
+    async def _leave_replica(self, connection: Any, replies: list[Any]) -> None:
+        """Fail the trip when it has not met the master: only new connections can reach the one that is it now."""
+        for reply in replies:
+            if is_not_the_master(reply):
+                await connection.disconnect()
+                await self._pool.disconnect(inuse_connections=False)
+                raise reply
 
     @staticmethod
     async def _converse(connection: Any, packed: list[bytes]) -> list[Any]:
@@ -195,6 +213,13 @@ class OnRedis:
     def passed_us(self) -> str:
         """Return the time for a script: nothing, so that it asks Redis's clock, unless a test has its own."""
         return "" if self._clock is None else str(round(self._clock() * US_PER_S))
+
+
+def is_not_the_master(reply: Any) -> bool:
+    """Tell whether Redis takes no writes, because another one does. One that is loading redis-py leaves by itself."""
+    if isinstance(reply, ReadOnlyError | MasterDownError):
+        return True
+    return isinstance(reply, ResponseError) and any(sign in str(reply) for sign in NOT_THE_MASTER)
 
 
 def settle(future: asyncio.Future[Any], reply: Any) -> None:
