@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sqlite3
 import stat
@@ -16,6 +17,7 @@ import pytest
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.embedded import EmbeddedStore
+from sidecar.edge.embedded.schema import MIGRATIONS
 from sidecar.model import Limit
 from tests.stores import NOON, PATIENT_S, FakeClock, ask, ask_with, make_key
 
@@ -172,6 +174,25 @@ async def test_a_file_of_a_newer_program_is_left_alone(store: EmbeddedStore, pat
     with pytest.raises(StoreUnavailable) as caught:
         await EmbeddedStore.open(path, clock=FakeClock())
     assert "99" in (caught.value.detail or "")
+
+
+async def test_a_file_of_an_older_program_is_brought_up_to_date(path: str, clock: FakeClock) -> None:
+    Path(path).parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        for statement in MIGRATIONS[0]:
+            older.execute(statement)
+        older.execute("INSERT INTO revoked_accounts VALUES ('acme', 5)")
+        older.execute("PRAGMA user_version = 1")
+        older.commit()
+    store = await EmbeddedStore.open(path, clock=clock)
+    try:
+        assert await store.revoked_before("acme") == 5
+        reached, _ = await store.changes(None)
+        await store.revoke_account("acme", 6)
+        assert (await store.changes(reached))[1] == frozenset({"acme"})
+        assert await store.revoked_before("acme") == 6
+    finally:
+        await store.aclose()
 
 
 async def test_a_file_that_another_keeps_locked_is_unavailable_for_changes_only(

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from sidecar.denials import Denial, InsufficientScope, InvalidToken, StoreUnavailable
-from sidecar.edge.http.streams import LOOK_S, LOOKS_A_ROUND, OpenStreams
+from sidecar.edge.http.streams import LOOK_S, LOOKS_A_ROUND, SLICE, OpenStreams
 from sidecar.model import Action, Principal, Progress
 from tests.fakes import Ticks
 
@@ -157,6 +158,30 @@ async def test_a_revocation_that_nobody_told_of_ends_its_stream_within_a_round_o
         await passed(ticks, LOOKS_A_ROUND)
         assert [exchange for exchange in exchanges if exchange.ended_by] == [exchanges[77]]
         assert len(looked_at) < 2 * len(exchanges)
+
+
+async def test_looking_at_many_streams_leaves_turns_to_others() -> None:
+    """The embedded store answers without waiting for anything."""
+    changes: Any = Changes(None)
+    observer: Any = Events()
+    ticks, looked_at, turns = Ticks(), list[Principal](), [0]
+
+    async def recheck(principal: Principal) -> Principal:
+        looked_at.append(principal)
+        return principal
+
+    async def others() -> None:
+        while True:
+            turns.append(len(looked_at))
+            await asyncio.sleep(0)
+
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    async with watching(streams, [Exchange() for _ in range(1_000)]):
+        busy = asyncio.ensure_future(others())
+        await passed(ticks, 1)
+        busy.cancel()
+    assert len(looked_at) == 1_000
+    assert max(after - before for before, after in pairwise(turns)) <= SLICE
 
 
 async def test_what_could_not_be_looked_at_is_asked_for_again() -> None:

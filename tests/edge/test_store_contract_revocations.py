@@ -130,14 +130,39 @@ async def test_a_change_is_told_of_once_and_again_when_that_is_asked_for(store: 
     begin, _ = await store.changes(None)
     await store.replace(replace(key, revoked_at=NOON, version=2))
     reached, changed = await store.changes(begin)
-    assert is_told("acme", changed)
+    assert changed == frozenset({"acme"})
     reached, changed = await store.changes(reached)
     assert changed == frozenset()
     await store.note_change("acme")
     reached, changed = await store.changes(reached)
-    assert is_told("acme", changed)
+    assert changed == frozenset({"acme"})
     assert (await store.changes(reached))[1] == frozenset()
 
 
-def is_told(account: str, changed: frozenset[str] | None) -> bool:
-    return changed is None or account in changed
+async def test_those_and_only_those_are_told_of_whose_credentials_have_changed(store: Store) -> None:
+    """Who has many streams open looks at these accounts' alone. A new key changes nothing for what is running."""
+    keys = [make_key(name, name) for name in ("a", "b", "c")]
+    for key in keys:
+        await store.add(key, max_active=None, now=NOON)
+    begin, _ = await store.changes(None)
+    await store.add(make_key("d", "d"), max_active=None, now=NOON)
+    await store.replace(replace(keys[0], revoked_at=NOON, version=2))
+    between, _ = await store.changes(begin)
+    await store.replace(replace(keys[1], expires_at=NOON, version=2), successor=make_key("e", "b"))
+    await store.revoke_account("f", NOON)
+    assert (await store.changes(begin))[1] == frozenset({"a", "b", "f"})
+    assert (await store.changes(between))[1] == frozenset({"b", "f"})
+    await store.revoke_account("f", NOON + 1)
+    await store.replace(replace(keys[0], revoked_at=NOON, version=3))
+    assert (await store.changes(between))[1] == frozenset({"a", "b", "f"})
+
+
+async def test_each_revoked_token_is_told_of(store: Store) -> None:
+    """By its account, or, where that is not known, as anybody's."""
+    reached, _ = await store.changes(None)
+    for token in ("t", "u"):
+        await store.meet(token, "acme", NOON + 3600)
+        await store.revoke_token(token)
+        reached, changed = await store.changes(reached)
+        assert changed in (None, frozenset({"acme"}))
+        assert (await store.changes(reached))[1] == frozenset()

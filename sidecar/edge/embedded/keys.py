@@ -69,7 +69,7 @@ class SqliteKeys:
 
     async def note_change(self, account: str) -> None:
         """See `stores.KeyStore`."""
-        await self._database.write(lambda writer: writer.execute("UPDATE generation SET number = number + 1"))
+        await self._database.write(lambda writer: tell(writer, account))
 
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
         """See `stores.KeyStore`."""
@@ -88,6 +88,12 @@ class SqliteKeys:
     async def usage(self, account: str, key_id: str, now: float) -> Usage:
         """See `stores.KeyStore`."""
         return await self._usage.usage(account, key_id, now)
+
+
+def tell(writer: sqlite3.Connection, account: str) -> None:
+    """Record a change of this account's credentials, as the triggers do."""
+    writer.execute("UPDATE generation SET number = number + 1")
+    writer.execute("INSERT OR REPLACE INTO changed_accounts SELECT ?, number FROM generation", (account,))
 
 
 def count_active(writer: sqlite3.Connection, account: str, now: float) -> int:

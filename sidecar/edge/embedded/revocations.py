@@ -6,6 +6,7 @@ from typing import Final
 
 from sidecar.edge.embedded.copies import Copies
 from sidecar.edge.embedded.database import Database
+from sidecar.edge.embedded.schema import ANYBODY
 
 LEEWAY_S: Final = 3_600
 """Rows are kept so long beyond a token's expiry, because it is honoured for a configured leeway after."""
@@ -48,7 +49,11 @@ class SqliteRevocations:
         return self._copies.revoked_before(account)
 
     async def changes(self, since: str | None) -> tuple[str, frozenset[str] | None]:
-        """See `stores.RevocationStore`. Any change may be anybody's: looking at all streams asks memory alone."""
+        """See `stores.RevocationStore`. A revoked token is anybody's: looking at all streams asks memory alone."""
         self._copies.refresh()
         now = str(self._copies.generation)
-        return now, frozenset() if since in (None, now) else None
+        if since in (None, now):
+            return now, frozenset()
+        rows = self._database.read("SELECT account FROM changed_accounts WHERE number > ?", since)
+        accounts = frozenset([account for (account,) in rows])
+        return now, None if ANYBODY in accounts else accounts

@@ -43,4 +43,33 @@ INITIAL: Final = (
     *COUNTING,
 )
 
-MIGRATIONS: Final = (INITIAL,)
+ANYBODY: Final = ""
+"""Stands for the account of a revoked token, which is not known here."""
+
+TOLD: Final = """
+    DELETE FROM changed_accounts WHERE account = {account};
+    INSERT INTO changed_accounts SELECT {account}, number FROM generation"""
+"""Not an upsert: in a trigger, the conflict clause of the statement that fires it would take its place."""
+
+TELLING: Final = (
+    "CREATE TABLE changed_accounts (account TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX changed_accounts_by_number ON changed_accounts (number)",
+    *[
+        statement
+        for table, event, account in (
+            ("keys", "UPDATE", "NEW.account"),
+            ("keys", "DELETE", "OLD.account"),
+            ("revoked_accounts", "INSERT", "NEW.account"),
+            ("revoked_accounts", "UPDATE", "NEW.account"),
+            ("revoked_tokens", "INSERT", f"'{ANYBODY}'"),
+        )
+        for statement in (
+            f"DROP TRIGGER {table}_{event}",
+            f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table}"  # noqa: S608 - constants
+            f" BEGIN UPDATE generation SET number = number + 1; {TOLD.format(account=account)}; END",
+        )
+    ],
+)
+"""Remembers with which generation an account's credentials changed last. A new key changes none that is in use."""
+
+MIGRATIONS: Final = (INITIAL, TELLING)
