@@ -99,6 +99,28 @@ async def test_who_is_known_is_served_as_the_policy_says_and_a_stranger_never(
     assert told_of(bed) == {"store_lost": 1, "store_recovered": 1}
 
 
+async def test_readiness_says_what_requests_would_meet_and_does_not_contradict_them(
+    start: Start, own_redis: RedisServer, redis_settings: dict[str, Any], fault: tuple[Fault, Fault]
+) -> None:
+    fails, comes_back = fault
+    bed = await start(**redis_settings, limits={**LIMITED, "on_store_failure": "deny"})
+    token = bed.token()
+    assert (await bed.admin.get("/readyz")).json()["checks"]["store"] == "ok"
+    fails(own_redis)
+    for _ in range(5):
+        assert_refused(await bed.post(request("ping"), token=token), 503, "STORE_UNAVAILABLE")
+        answer = await bed.admin.get("/readyz")
+        assert (answer.status_code, answer.json()["checks"]["store"]) == (503, "unavailable")
+        assert "sidecar_store_up 0.0" in (await bed.admin.get("/metrics")).text
+    assert told_of(bed) == {"store_lost": 1}
+    comes_back(own_redis)
+    async with asyncio.timeout(PATIENCE_S):
+        while (await bed.admin.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - somebody must ask
+            await asyncio.sleep(0.02)
+    assert told_of(bed) == {"store_lost": 1, "store_recovered": 1}
+    assert (await bed.post(request("ping"), token=token)).status_code == 200
+
+
 @contextlib.asynccontextmanager
 async def one_address(path: Path, masters: list[RedisServer]) -> AsyncIterator[str]:
     """Lead each new connection to the first of these servers; those that stand stay where they are."""

@@ -76,6 +76,11 @@ def changes() -> str:
     return "sidecar:changes"
 
 
+def probe() -> str:
+    """Name what is written to find out whether anything can be."""
+    return "sidecar:probe"
+
+
 def account_in(key_list_name: bytes) -> str:
     """Return the account whose `key_list` this is."""
     return key_list_name.decode()[len("sidecar:{") : -len("}:keys")]
