@@ -127,9 +127,14 @@ class Sidecar:
 
     async def _look_at_store(self) -> None:
         """Tell of a store that is away or set up dangerously now, not at the first request."""
-        if await self._store_answers():
-            for warning in await self._store.warnings():
-                self.telemetry.event("store_warning", level="warning", problem=warning)
+        if not await self._store_answers():
+            return
+        try:
+            warnings = await self._store.warnings()
+        except StoreUnavailable as problem:  # it may be forbidden to ask, or the store has gone just now
+            warnings = (f"it could not be found out how the store is set up: {problem.detail}",)
+        for warning in warnings:
+            self.telemetry.event("store_warning", level="warning", problem=warning)
 
     async def _store_answers(self) -> bool:
         try:

@@ -121,6 +121,18 @@ async def test_readiness_says_what_requests_would_meet_and_does_not_contradict_t
     assert (await bed.post(request("ping"), token=token)).status_code == 200
 
 
+async def test_a_user_of_redis_who_may_not_look_at_its_settings_is_served_all_the_same(
+    start: Start, own_redis: RedisServer, redis_settings: dict[str, Any]
+) -> None:
+    _admin(own_redis, "ACL", "SETUSER", "default", "-@dangerous", "-@admin", "resetkeys", "~sidecar:*")
+    bed = await start(**redis_settings, limits=LIMITED)
+    for how in ({"key": await bed.key("mcp:full")}, {"token": bed.token()}):
+        assert (await bed.post(request("ping"), **how)).status_code == 200  # type: ignore[arg-type]  # as above
+    [warning] = [record for record in bed.records() if record["event"] == "store_warning"]
+    assert "NoPermission" in warning["problem"]
+    assert told_of(bed) == {}
+
+
 @contextlib.asynccontextmanager
 async def one_address(path: Path, masters: list[RedisServer]) -> AsyncIterator[str]:
     """Lead each new connection to the first of these servers; those that stand stay where they are."""
