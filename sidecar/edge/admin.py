@@ -12,6 +12,8 @@ from aiohttp import web
 
 Status = Literal["ready", "degraded", "not_ready", "draining"]
 _FROM_BEST_TO_WORST: Final[tuple[Status, ...]] = ("ready", "degraded", "draining", "not_ready")
+KEEP_ALIVE_S: Final = 75.0
+"""How long a connection waits for the whole head of a request: longer than it is from one scrape to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ async def admin_port(
         OSError: the port can't be had.
     """
     application = _application(readiness, metrics, metrics_type)
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -183,3 +183,27 @@ async def settled() -> None:
     """Let what was written arrive."""
     for _ in range(100):
         await asyncio.sleep(0)
+
+
+async def test_a_connection_that_cannot_be_judged_does_not_end_the_watch_over_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = list[BaseException]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    fault = RuntimeError("the state of one connection")
+
+    def judge(connection: object) -> None:
+        if connection is broken:
+            raise fault
+        end_if_overdue(connection)
+
+    async with Port().open() as port:
+        await port.connect()
+        (broken,) = port.listener.connections
+        end_if_overdue = type(broken).end_if_overdue  # type: ignore[attr-defined]  # the listener's own connection
+        monkeypatch.setattr(type(broken), "end_if_overdue", judge)
+        readers = [(await port.connect())[0] for _ in range(5)]
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        assert [await reader.read() for reader in readers] == [b""] * 5
+        assert told == [fault]

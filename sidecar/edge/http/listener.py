@@ -93,7 +93,11 @@ class Listener(web.Server):
         while True:
             await sleep(LOOK_S)
             for connection in tuple(self._open):
-                connection.end_if_overdue()
+                try:
+                    connection.end_if_overdue()
+                except Exception as fault:  # a watch that stops would let all others take as long as they like
+                    told = {"message": "a connection could not be judged", "exception": fault}
+                    asyncio.get_running_loop().call_exception_handler(told)
 
 
 class _Connection(RequestHandler):
