@@ -35,10 +35,18 @@ class _Verified(NamedTuple):
 class FailedAttempts:
     """Limits failed authentication per client address; it refuses only what failed, or what would cost bcrypt."""
 
-    def __init__(self, counter: FailureCounter, limit: Limit, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        counter: FailureCounter,
+        limit: Limit,
+        clock: Callable[[], float],
+        *,
+        report: Callable[[StoreUnavailable], None] = lambda problem: None,
+    ) -> None:
         self._counter = counter
         self._limit = limit
         self._clock = clock
+        self._report = report
         self._checking: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
@@ -63,7 +71,8 @@ class FailedAttempts:
         """Count one failure; raise RateLimited when there was no room. While the store is away none is counted."""
         try:
             quota = await self._counter.record(client, self._limit)
-        except StoreUnavailable:
+        except StoreUnavailable as problem:
+            self._report(problem)
             return
         if quota.retry_s > 0:
             raise quotas.refusal((quota,), self._clock())
@@ -163,8 +172,8 @@ class ApiKeyAuthenticator:
     """API keys: the secret is proved by bcrypt once in a while, the record is judged on every request.
 
     What is remembered, under a digest keyed by a secret of this process: "this secret matched this hash", for 10
-    minutes; 10 000 of them at most. Records are remembered too, 10 000 at most: the gateway's trip to the store tells
-    when one is out of date.
+    minutes, or until the store is back when it is away then; 10 000 of them at most. Records are remembered too, 10 000
+    at most: the gateway's trip to the store tells when one is out of date.
     """
 
     def __init__(
@@ -200,9 +209,7 @@ class ApiKeyAuthenticator:
                 record = await self._load(key.id)
         digest = self._digest(key, record)
         if self._matched.get(digest, 0.0) <= self._clock():
-            async with self._failures.room(facts.client):
-                if not await self._matches(key, record, digest):
-                    raise InvalidApiKey("key_secret")
+            await self._prove(key, record, digest, facts.client)
         return self.judge(record)
 
     def revoked(self, credential: PresentedKey) -> None:
@@ -228,6 +235,19 @@ class ApiKeyAuthenticator:
         # The lookup id and the hash have fixed lengths, so no two triples give the same text.
         text = f"{key.id}\n{record.secret_hash}\n{key.secret}".encode()
         return hmac.digest(self._process_secret, text, "sha256")
+
+    async def _prove(self, key: ApiKey, record: KeyRecord, digest: bytes, client: str) -> None:
+        """Ask bcrypt where there is room for a failure. While the store can't say, a secret that matched before does.
+
+        It always will match that hash; how long its key passes without the store is `offline`'s to decide.
+        """
+        try:
+            async with self._failures.room(client):
+                if not await self._matches(key, record, digest):
+                    raise InvalidApiKey("key_secret")
+        except StoreUnavailable:
+            if digest not in self._matched:
+                raise
 
     async def _matches(self, key: ApiKey, record: KeyRecord, digest: bytes) -> bool:
         """Ask bcrypt, once for all that present the same secret at the same time."""

@@ -176,7 +176,8 @@ def gateway(
     """Return the hot path."""
     clock = time.time
     limit = config.limits.failed_auth
-    failures = FailedAttempts(store, Limit("failed_auth", limit.requests, limit.window_s, per="address"), clock)
+    failed = Limit("failed_auth", limit.requests, limit.window_s, per="address")
+    failures = FailedAttempts(store, failed, clock, report=telemetry.store)
     keys = ApiKeyAuthenticator(store, hasher, failures, clock=clock, process_secret=secrets.token_bytes(32))
     policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
     tokens = JwtAuthenticator(policies, key_sets, store, clock, require_store=config.limits.on_store_failure == "deny")

@@ -15,10 +15,11 @@ import pytest
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
 from sidecar.denials import InvalidApiKey, InvalidToken, RateLimited, StoreUnavailable
 from sidecar.edge.jwks import KeySets, KeySource
-from sidecar.model import BearerToken, Limit, PresentedKey
+from sidecar.model import BearerToken, Limit, PresentedKey, Quota
 from sidecar.policy import apikeys
 from sidecar.policy.claims import IssuerPolicy
 from sidecar.records import ApiKey, KeyRecord
+from sidecar.stores import Store
 from tests.keyrings import START, Bench, opened
 from tests.policy.facts import facts
 
@@ -149,6 +150,25 @@ class CountingHasher:
         return await self._hasher.verify(secret, secret_hash)
 
 
+class Counter:
+    """A store's counts of failures, which can be away."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.away = False
+
+    async def peek(self, address: str, limit: Limit) -> Quota:
+        return await self._asked().peek(address, limit)
+
+    async def record(self, address: str, limit: Limit) -> Quota:
+        return await self._asked().record(address, limit)
+
+    def _asked(self) -> Store:
+        if self.away:
+            raise StoreUnavailable("store_unavailable")
+        return self._store
+
+
 class Keys:
     """An authenticator of API keys on a real store and real bcrypt."""
 
@@ -156,7 +176,9 @@ class Keys:
         self.bench = bench
         self.hasher = CountingHasher(bench)
         limit = Limit("failed_auth", failures, 60, per="address")
-        self.attempts = FailedAttempts(bench.store, limit, bench.clock)
+        self.counter = Counter(bench.store)
+        self.reports: list[StoreUnavailable | None] = []
+        self.attempts = FailedAttempts(self.counter, limit, bench.clock, report=self.reports.append)
         self.authenticator = ApiKeyAuthenticator(
             bench.store, self.hasher, self.attempts, clock=bench.clock, process_secret=os.urandom(32)
         )
@@ -185,6 +207,32 @@ async def test_a_secret_is_proved_by_bcrypt_once_in_a_while(bench: Bench) -> Non
     bench.clock.now += 600
     assert await keys.check(key.text) == "acme"
     assert keys.hasher.checks == 2
+
+
+async def test_while_the_store_is_away_a_secret_that_was_proved_is_not_proved_again(bench: Bench) -> None:
+    """How long its key passes then is decided elsewhere; a grace longer than our memory must not end with it."""
+    keys = Keys(bench)
+    record, key = await keys.make()
+    await keys.check(key.text)
+    bench.clock.now += 601
+    keys.counter.away = True
+
+    assert await keys.check(key.text) == "acme"
+    with pytest.raises(StoreUnavailable):
+        await keys.check(await other_secret(keys, record))
+    assert keys.hasher.checks == 1
+    keys.counter.away = False
+    assert await keys.check(key.text) == "acme"
+    assert keys.hasher.checks == 2
+
+
+async def test_a_failure_that_could_not_be_counted_is_reported(bench: Bench) -> None:
+    keys = Keys(bench)
+    await keys.attempts.count("192.0.2.1")
+    keys.counter.away = True
+    await keys.attempts.count("192.0.2.1")
+
+    assert [type(report) for report in keys.reports] == [StoreUnavailable]
 
 
 async def test_those_who_present_the_same_secret_at_once_share_one_check(bench: Bench) -> None:
