@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis.names import changes
@@ -75,6 +76,35 @@ async def test_a_client_that_does_not_read_loses_its_connection_with_its_key(sta
             await asyncio.sleep(0.01)
         writer.close()
     assert [line["reason"] for line in bed.accesses()] == ["revoked"]
+
+
+@pytest.mark.parametrize("part", [None, b'{"jsonrpc":'], ids=["no head", "half a list"])
+async def test_a_revoked_key_is_refused_where_no_answer_was_sent_yet(
+    start: Start, stub: StubUpstream, store: StoreName, part: bytes | None
+) -> None:
+    """A list is read whole before its client gets any of it."""
+    bed, stream, asked, left = await start(store), Stream("application/json"), asyncio.Event(), asyncio.Event()
+
+    async def hold(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        asked.set()
+        try:
+            if part is not None:
+                stream.send(part)
+                return await stream.answer(request, body)
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+        raise AssertionError
+
+    stub.answer = hold
+    key = await bed.key("mcp:full")
+    async with asyncio.timeout(5):
+        answer = asyncio.ensure_future(bed.post(request("tools/list"), key=key))
+        await asked.wait()
+        await bed.sidecar.keyring.revoke("alice", f"key_{key[4:16]}")
+        assert_refused(await answer, 401, "INVALID_API_KEY")
+        await left.wait()
+    assert [(line["status"], line["outcome"]) for line in bed.accesses()] == [(401, "invalid_api_key")]
 
 
 async def test_a_revoked_account_ends_the_streams_of_its_tokens(

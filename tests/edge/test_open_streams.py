@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from sidecar.denials import Denial, InsufficientScope, InvalidToken, StoreUnavailable
 from sidecar.edge.http.streams import LOOK_S, LOOKS_A_ROUND, SLICE, OpenStreams
 from sidecar.model import Action, Principal, Progress
@@ -211,3 +213,43 @@ async def test_what_could_not_be_looked_at_is_asked_for_again() -> None:
     await asyncio.gather(watch, return_exceptions=True)
     assert changes.asked_since == [None, "1", "1"]
     assert looks == []
+
+
+async def test_a_client_that_leaves_while_its_credential_is_revoked_has_left() -> None:
+    """Nobody is there to be refused."""
+    changes: Any = Changes(None)
+    observer: Any = Events()
+    exchange: Any = Exchange()
+    ticks, waiting = Ticks(), asyncio.Event()
+
+    async def recheck(_: Principal) -> Principal:
+        handler.cancel()
+        raise InvalidToken("token_revoked")
+
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+
+    async def handle() -> None:
+        with streams.begin(exchange):
+            waiting.set()
+            await asyncio.Event().wait()
+
+    handler = asyncio.ensure_future(handle())
+    await waiting.wait()
+    async with watching(streams, []):
+        await passed(ticks, 1)
+        with pytest.raises(asyncio.CancelledError):
+            await handler
+    assert exchange.ended_by == "revoked"
+
+
+async def test_a_request_that_was_answered_is_watched_no_longer() -> None:
+    changes: Any = Changes(None)
+    observer: Any = Events()
+    exchange: Any = Exchange()
+    ticks = Ticks()
+    streams = OpenStreams(changes, refuse(InvalidToken("token_revoked")), observer, sleep=ticks)
+    with streams.begin(exchange):
+        pass
+    async with watching(streams, []):
+        await passed(ticks, 2)
+    assert changes.asked_since == []

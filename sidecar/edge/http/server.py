@@ -141,7 +141,8 @@ class PublicServer:
 
         permit = await self._gateway.check(route, facts, read_body, exchange.progress)
         try:
-            return await self._forward(exchange, route, permit)
+            with self._streams.begin(exchange):
+                return await self._forward(exchange, route, permit)
         except Denial as denial:
             denial.headers += permit.answer_headers  # it was counted, whatever became of it
             raise

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import ceil
-from typing import Final
+from typing import Final, cast
 
 from sidecar.denials import Denial, StoreUnavailable
 from sidecar.edge.http.exchange import Exchange
@@ -30,12 +30,27 @@ PAUSE_S: Final = 15.0
 """Silence after which a comment is sent, below the idle time of common load balancers (60 s) and clients (30 s)."""
 
 
-class OpenStreams:
-    """All streams of this process.
+class _Awaited:
+    """In the place of an answer that has not begun: the task that would send it."""
 
-    Expiry ends those that would go on for ever (GET, and `subscriptions/listen` since 2026-07-28), revocation ends
-    every one, and so does our own end for those that go on for ever. All of them end cleanly, but where the client
-    does not read: then its connection ends with the stream.
+    __slots__ = ("refusal", "task")
+
+    def __init__(self) -> None:
+        self.task = cast("asyncio.Task[object]", asyncio.current_task())
+        self.refusal: Denial | None = None
+
+    def refuse(self, denial: Denial) -> None:
+        """Break off whatever the answer waits for, which lets go of the upstream."""
+        self.refusal = denial
+        self.task.cancel()
+
+
+class OpenStreams:
+    """All streams of this process, and the requests whose answers have not begun.
+
+    Expiry ends the streams that would go on for ever (GET, and `subscriptions/listen` since 2026-07-28), and so does
+    our own end; revocation ends every stream, and gives every request whose answer has not begun its refusal. Streams
+    end cleanly, but where the client does not read: then its connection ends with the stream.
     """
 
     def __init__(
@@ -50,12 +65,29 @@ class OpenStreams:
         self._recheck = recheck
         self._observer = observer
         self._sleep = sleep
-        self._answers: dict[Exchange, UpstreamAnswer] = {}
+        self._answers: dict[Exchange, UpstreamAnswer | _Awaited] = {}
         """In the order in which they were last looked at, the longest ago first."""
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
         self._farewells: dict[Exchange, asyncio.TimerHandle] = {}
         self._fresh: set[Exchange] = set()
         """Not looked at yet: what changed between their admission and the first look is told of only once."""
+
+    @contextlib.contextmanager
+    def begin(self, exchange: Exchange) -> Iterator[None]:
+        """Watch over a request from before it is sent on; its answer may be opened within.
+
+        Raises:
+            Denial: the caller's credential was revoked, and nothing of an answer was sent.
+        """
+        awaited = self._answers[exchange] = _Awaited()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if awaited.refusal is None or awaited.task.uncancel() > 0:  # the client has left, too
+                raise
+            raise awaited.refusal from None
+        finally:
+            self._answers.pop(exchange, None)
 
     @contextlib.contextmanager
     def open(self, exchange: Exchange, answer: UpstreamAnswer) -> Iterator[None]:
@@ -67,7 +99,7 @@ class OpenStreams:
         try:
             yield
         finally:
-            del self._answers[exchange]
+            self._answers.pop(exchange, None)
             self._fresh.discard(exchange)
             for timers in (self._expiries, self._farewells):
                 timer = timers.pop(exchange, None)
@@ -117,7 +149,7 @@ class OpenStreams:
             if isinstance(denial, StoreUnavailable):
                 raise
             if denial.status < _OUR_FAULT:
-                self._end(exchange, REVOKED)
+                self._revoke(exchange, denial)
         else:
             self._fresh.discard(exchange)
             if exchange in self._expiries:
@@ -132,9 +164,17 @@ class OpenStreams:
         loop = asyncio.get_running_loop()
         self._expiries[exchange] = loop.call_later(exchange.valid_for_s, self._end, exchange, EXPIRED)
 
+    def _revoke(self, exchange: Exchange, denial: Denial) -> None:
+        awaited = self._answers.get(exchange)
+        if not isinstance(awaited, _Awaited):
+            self._end(exchange, REVOKED)
+        elif awaited.refusal is None:
+            exchange.ended_by = REVOKED
+            awaited.refuse(denial)
+
     def _end(self, exchange: Exchange, reason: str) -> None:
         answer = self._answers.get(exchange)
-        if answer is not None and exchange not in self._farewells:
+        if answer is not None and not isinstance(answer, _Awaited) and exchange not in self._farewells:
             exchange.ended_by = reason
             answer.close()
             self._farewells[exchange] = asyncio.get_running_loop().call_later(FAREWELL_S, exchange.abandon)
