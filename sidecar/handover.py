@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from sidecar.catalogue import ToolClasses
 from sidecar.model import Handle, Headers, ResponsePlan
 from sidecar.policy import sessions
-from sidecar.policy.listing import ListAnswer, ListKind, visible_tools
+from sidecar.policy.listing import ListAnswer, visible_tools
 from sidecar.stores import HandleStore
 
-_PARSE_IN_THREAD_BYTES: Final = 65_536
+T = TypeVar("T")
+
+_WORK_IN_THREAD_BYTES: Final = 65_536
+_LARGE_MESSAGES: Final = 2
+"""As many as are worked on at once: each takes memory, and more of them would only take turns."""
 
 
 class Handover:
@@ -24,6 +29,7 @@ class Handover:
         self._handles = handles
         self._tools = tools
         self._clock = clock
+        self._large_messages = asyncio.Semaphore(_LARGE_MESSAGES)
 
     async def note_head(self, plan: ResponsePlan, status: int, lines: Headers) -> None:
         """Act on the head of an answer.
@@ -49,28 +55,38 @@ class Handover:
         if plan.makes_task:
             await self._note_task(plan, message)
         for kind in plan.shows:
-            listed = await self._parse(message, plan, kind)
-            if listed is not None:
-                message = listed.keep(await self._visible(plan, kind, listed.names), era=plan.era)
+            if kind == "tools":
+                message = await self._work(message, self._tools_shown, plan, message)
+            else:
+                message = await self._tasks_shown(plan, message)
         return message
 
-    async def _parse(self, message: bytes, plan: ResponsePlan, kind: ListKind) -> ListAnswer | None:
-        list_id = plan.message_id if plan.lists == kind else None
-        if len(message) <= _PARSE_IN_THREAD_BYTES:
-            return ListAnswer.parse(message, list_id, kind)
-        return await asyncio.to_thread(ListAnswer.parse, message, list_id, kind)
+    async def _work(self, message: bytes, work: Callable[..., T], *of: Any) -> T:
+        """Do what takes long with a large message off the event loop."""
+        if len(message) <= _WORK_IN_THREAD_BYTES:
+            return work(*of)
+        async with self._large_messages:
+            return await asyncio.to_thread(work, *of)
 
-    async def _visible(self, plan: ResponsePlan, kind: ListKind, names: tuple[str, ...]) -> Collection[str]:
+    def _tools_shown(self, plan: ResponsePlan, message: bytes) -> bytes:
+        """Leave out the tools that the caller may not call, all in one go: this may run in a thread."""
+        listed = ListAnswer.parse(message, plan.message_id if plan.lists == "tools" else None, "tools")
+        if listed is None:
+            return message
+        return listed.keep(visible_tools(plan.principal, listed.names, self._tools.of), era=plan.era)
+
+    async def _tasks_shown(self, plan: ResponsePlan, message: bytes) -> bytes:
+        list_id = plan.message_id if plan.lists == "tasks" else None
+        listed = await self._work(message, ListAnswer.parse, message, list_id, "tasks")
+        if listed is None:
+            return message
         principal = plan.principal
-        if kind == "tools":
-            return visible_tools(principal, names, self._tools.of)
-        return await self._handles.owned(principal.account, sessions.owner(principal), "task", names)
+        owned = await self._handles.owned(principal.account, sessions.owner(principal), "task", listed.names)
+        return await self._work(message, partial(listed.keep, owned, era=plan.era))
 
     async def _note_task(self, plan: ResponsePlan, message: bytes) -> None:
         try:
-            large = len(message) > _PARSE_IN_THREAD_BYTES
-            document = await asyncio.to_thread(orjson.loads, message) if large else orjson.loads(message)
-            task_id = sessions.task_given(document)
+            task_id = sessions.task_given(await self._work(message, orjson.loads, message))
         except orjson.JSONDecodeError:
             return
         if task_id is not None:
