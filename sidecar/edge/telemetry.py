@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
@@ -24,6 +26,8 @@ from sidecar.model import Quota
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+_STORE_LINE_S: Final = 10.0
+
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 """A metric's name, its text, its type, and its samples: each with name, labels and value."""
@@ -35,7 +39,15 @@ class Telemetry:
     `worker` tells the lines of several processes apart.
     """
 
-    def __init__(self, sink: BinaryIO, *, level: str, access: bool, worker: int | None = None) -> None:
+    def __init__(
+        self,
+        sink: BinaryIO,
+        *,
+        level: str,
+        access: bool,
+        worker: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._access = access
         self._sink = LineSink(sink)
         self._log = structlog.wrap_logger(
@@ -59,13 +71,14 @@ class Telemetry:
             "sidecar_open_streams", "Answers being streamed.", ("route",), registry=self.registry
         )
         self._limit_decisions = self._counter("sidecar_limit_decisions", "By each limit.", "policy", "decision")
-        self._store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
+        self._store_log = _StoreLog(clock)
+        store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
+        store_up.set_function(lambda: self._store_log.is_up)
+        self._store_failures = self._counter("sidecar_store_failures", "Calls the store has not answered.")
         self._auth_failures = self._counter("sidecar_auth_failures", "Credentials refused.", "reason")
         self._catalogue_tools = Gauge("sidecar_catalogue_tools", "Tools of the upstream.", registry=self.registry)
         dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
         dropped.set_function(lambda: self._sink.dropped)
-        self._store_up.set(1)
-        self._store_was_up = True
 
     def event(self, name: str, *, level: str = "info", **members: Any) -> None:
         """Write one line that is not a request's."""
@@ -104,16 +117,14 @@ class Telemetry:
         self._open_streams.labels(route).dec()
 
     def store(self, problem: StoreUnavailable | None) -> None:
-        """Note whether the store answered, and if not, why; a line is written when that changes."""
-        up = problem is None
-        if up == self._store_was_up:
-            return
-        self._store_was_up = up
-        self._store_up.set(1 if up else 0)
-        if problem is None:
-            self.event("store_recovered")
-        else:
-            self.event("store_lost", level="error", problem=problem.detail or problem.reason)
+        """Note whether the store answered, and if not, why; a line is written when that changes, but seldom."""
+        times = self._store_log.times_to_tell(is_up=problem is None)
+        if problem is not None:
+            self._store_failures.inc()
+            if times:
+                self.event("store_lost", level="error", problem=problem.detail or problem.reason, times=times)
+        elif times:
+            self.event("store_recovered", times=times)
 
     def key_set(self, issuer: str, what: str, detail: str) -> None:
         """Note what became of an issuer's key set."""
@@ -157,6 +168,31 @@ class Telemetry:
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
+
+
+class _StoreLog:
+    """When is a line due about the store? One of each kind in ten seconds, however often it comes and goes.
+
+    The last line always comes to say how things are: one that is not due yet is written when it is, if it still holds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.is_up = self._told_up = True
+        self._times = {True: 0, False: 0}
+        self._due_at = dict.fromkeys((True, False), -math.inf)
+
+    def times_to_tell(self, *, is_up: bool) -> int:
+        """Note how the store is, and return how often it has become so since that was last told; 0: tell nothing."""
+        if is_up != self.is_up:
+            self.is_up = is_up
+            self._times[is_up] += 1
+        if is_up == self._told_up or self._clock() < self._due_at[is_up]:
+            return 0
+        self._told_up = is_up
+        self._due_at[is_up] = self._clock() + _STORE_LINE_S
+        times, self._times[is_up] = self._times[is_up], 0
+        return times
 
 
 def _dump(line: dict[str, Any], **_: Any) -> bytes:

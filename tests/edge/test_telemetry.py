@@ -13,6 +13,7 @@ import orjson
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry import Telemetry
+from tests.fakes import Clock
 
 
 def test_a_log_that_nobody_reads_any_more_drops_its_lines_and_counts_them() -> None:
@@ -77,6 +78,31 @@ def test_a_store_is_told_of_when_it_is_lost_and_when_it_is_back_and_not_in_betwe
         ("store_recovered", None),
     ]
     assert list(lines[0])[:3] == ["ts", "level", "event"]
+
+
+def test_a_store_that_comes_and_goes_fills_no_log_and_every_failure_is_counted() -> None:
+    sink, clock = io.BytesIO(), Clock()
+    telemetry = Telemetry(sink, level="info", access=True, clock=clock)
+    lost = StoreUnavailable("store_unavailable", detail="slow")
+
+    def told() -> list[tuple[str, int]]:
+        lines = [orjson.loads(line) for line in sink.getvalue().splitlines()]
+        return [(line["event"], line["times"]) for line in lines]
+
+    for _ in range(5):
+        telemetry.store(lost)
+        telemetry.store(None)
+        clock.pass_(1)
+    assert told() == [("store_lost", 1), ("store_recovered", 1)]
+    telemetry.store(lost)
+    assert b"sidecar_store_up 0.0" in telemetry.exposition()
+    clock.pass_(5)
+    telemetry.store(lost)
+    assert told()[2:] == [("store_lost", 5)]
+    telemetry.store(None)
+    assert told()[3:] == [("store_recovered", 5)]
+    assert b"sidecar_store_up 1.0" in telemetry.exposition()
+    assert b"sidecar_store_failures_total 7.0" in telemetry.exposition()
 
 
 def test_lines_below_the_level_are_not_written() -> None:
