@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Literal, Protocol
 
@@ -41,6 +42,7 @@ class ResilientAdmissions:
         local_share: float,
         offline_grace_s: float,
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
         report: Callable[[StoreUnavailable | None], None],
     ) -> None:
         self._store = store
@@ -49,6 +51,7 @@ class ResilientAdmissions:
         self._share = local_share
         self._offline_grace_s = offline_grace_s
         self._clock = clock
+        self._monotonic = monotonic  # the grace must not last longer because somebody sets the clock
         self._report = report
         self._vouched_until: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
         self._vouched_handles: BoundedDict[tuple[str, Handle], None] = BoundedDict(_REMEMBERED)
@@ -63,7 +66,7 @@ class ResilientAdmissions:
         self._report(None)
         if admission.key_id is not None:
             if verdict.standing == "good":
-                self._vouched_until[admission.key_id] = self._clock() + self._offline_grace_s
+                self._vouched_until[admission.key_id] = self._monotonic() + self._offline_grace_s
             else:
                 self._vouched_until.pop(admission.key_id, None)
         for handle in admission.handles:
@@ -84,7 +87,7 @@ class ResilientAdmissions:
         now = self._clock()
         if self._on_failure == "deny":
             raise StoreUnavailable("store_unavailable")
-        if admission.key_id is not None and self._vouched_until.get(admission.key_id, 0.0) <= now:
+        if admission.key_id is not None and not self._is_vouched_for(admission.key_id):
             raise StoreUnavailable("key_unconfirmed")
         if any((admission.account, handle) not in self._vouched_handles for handle in admission.handles):
             raise StoreUnavailable("handle_unconfirmed")
@@ -95,3 +98,7 @@ class ResilientAdmissions:
             for limit in quotas.scaled(admission.limits, self._share)
         ]
         return Verdict("good", now, self._local.spend(asked))
+
+    def _is_vouched_for(self, key_id: str) -> bool:
+        until = self._vouched_until.get(key_id)
+        return until is not None and self._monotonic() < until

@@ -26,7 +26,7 @@ def key(key_id: str = "key_1") -> Admission:
 
 class Bed:
     def __init__(self, on_failure: Any = "local", share: float = 1.0) -> None:
-        self.clock, self.store = Clock(), SwitchableAdmissions()
+        self.clock, self.monotonic, self.store = Clock(), Clock(7.0), SwitchableAdmissions()
         self.reports: list[bool] = []
         self.admissions = ResilientAdmissions(
             self.store,
@@ -35,6 +35,7 @@ class Bed:
             local_share=share,
             offline_grace_s=60,
             clock=self.clock,
+            monotonic=self.monotonic,
             report=lambda problem: self.reports.append(problem is None),
         )
 
@@ -94,7 +95,21 @@ async def test_a_key_passes_only_while_the_store_vouched_for_it_a_moment_ago(on_
     assert (await bed.admissions.admit(key())).admitted
     with pytest.raises(StoreUnavailable):
         await bed.admissions.admit(key("key_2"))
-    bed.clock.pass_(60)
+    bed.monotonic.pass_(60)
+    with pytest.raises(StoreUnavailable):
+        await bed.admissions.admit(key())
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_setting_the_clock_makes_the_grace_neither_longer_nor_shorter(step: float) -> None:
+    bed = Bed()
+    await bed.admissions.admit(key())
+    bed.store.up = False
+    bed.clock.pass_(step)
+
+    bed.monotonic.pass_(59)
+    assert (await bed.admissions.admit(key())).now == bed.clock()
+    bed.monotonic.pass_(1)
     with pytest.raises(StoreUnavailable):
         await bed.admissions.admit(key())
 
