@@ -14,7 +14,7 @@ import pytest
 from sidecar.denials import Denial, InsufficientScope, InvalidToken, StoreUnavailable
 from sidecar.edge.http.streams import LOOK_S, LOOKS_A_ROUND, SLICE, OpenStreams
 from sidecar.model import Action, Principal, Progress
-from tests.fakes import Ticks
+from tests.fakes import Clock, Ticks
 
 WHO = Principal("acme", "alice", "jwt", "jwt:1", (), 0, 4e9)
 
@@ -253,3 +253,56 @@ async def test_a_request_that_was_answered_is_watched_no_longer() -> None:
     async with watching(streams, []):
         await passed(ticks, 2)
     assert changes.asked_since == []
+
+
+AWAY = StoreUnavailable("store_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("answers", "ended"),
+    [
+        pytest.param([AWAY] * 3, [None, None, "unconfirmed"], id="away"),
+        pytest.param([AWAY, frozenset(), AWAY], [None, None, None], id="away twice"),
+        pytest.param([frozenset(), AWAY, AWAY], [None, None, None], id="away since it was asked last"),
+    ],
+)
+async def test_streams_of_keys_end_when_the_store_has_not_answered_for_the_grace_time(
+    answers: list[Any], ended: list[str | None]
+) -> None:
+    """A revocation would not be heard of. Tokens are proved without the store, and go on."""
+    changes: Any = Changes(*answers)
+    observer: Any = Events()
+    ticks, clock = Ticks(), Clock()
+
+    async def recheck(principal: Principal) -> Principal:
+        return principal
+
+    streams = OpenStreams(changes, recheck, observer, offline_grace_s=60, clock=clock, sleep=ticks)
+    key, token = Exchange(replace(WHO, kind="api_key")), Exchange()
+    async with watching(streams, [key, token]):
+        for so_far in ended:
+            await passed(ticks, 1)
+            assert key.ended_by == so_far
+            clock.pass_(30.1)
+    assert token.ended_by is None
+
+
+async def test_a_stream_that_cannot_be_looked_at_keeps_nobody_else_from_being_looked_at() -> None:
+    changes: Any = Changes(frozenset())
+    observer: Any = Events()
+    damaged, other, ticks = Exchange(replace(WHO, account="damaged")), Exchange(), Ticks()
+    is_damaged = False
+
+    async def recheck(principal: Principal) -> Principal:
+        if is_damaged and principal.account == "damaged":
+            raise StoreUnavailable("store_unavailable")
+        if is_damaged:
+            raise InvalidToken("token_revoked")
+        return principal
+
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    async with watching(streams, [damaged, other]):
+        await passed(ticks, 1)
+        is_damaged = True
+        await passed(ticks, 2)
+    assert (damaged.ended_by, other.ended_by) == (None, "revoked")

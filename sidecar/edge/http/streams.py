@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import ceil
 from typing import Final, cast
@@ -16,6 +17,7 @@ from sidecar.stores import RevocationStore
 
 EXPIRED: Final = "expired"
 REVOKED: Final = "revoked"
+UNCONFIRMED: Final = "unconfirmed"
 SHUTDOWN: Final = "shutdown"
 LOOK_S: Final = 0.5
 """How often changes to credentials are asked for while streams are open: a revocation reaches them within 1 s."""
@@ -59,11 +61,15 @@ class OpenStreams:
         recheck: Callable[[Principal], Awaitable[Principal]],
         observer: Observer,
         *,
+        offline_grace_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._changes = changes
         self._recheck = recheck
         self._observer = observer
+        self._offline_grace_s = offline_grace_s
+        self._clock = clock
         self._sleep = sleep
         self._answers: dict[Exchange, UpstreamAnswer | _Awaited] = {}
         """In the order in which they were last looked at, the longest ago first."""
@@ -112,23 +118,40 @@ class OpenStreams:
             self._end(exchange, SHUTDOWN)
 
     async def watch(self) -> None:
-        """End streams whose key, token or account was revoked, for as long as this runs."""
+        """End streams whose key, token or account was revoked, for as long as this runs.
+
+        While the store is away nothing is heard of that. After `offline_grace_s` streams of API keys end, as new
+        requests with a key that the store can't confirm are refused then. Those of tokens go on: a token is proved by
+        its signature, and its revocation during an outage is honoured when the store is back, or else its expiry.
+        """
         since: str | None = None
+        away_since: float | None = None
         while True:
             await self._sleep(LOOK_S)
             if not self._answers:
-                since = None
+                since = away_since = None
                 continue
             try:
                 reached, accounts = await self._changes.changes(since)
                 # What changed between a stream's admission and the beginning of the record is not in it.
                 await self._look_at(None if since is None else accounts)
                 since = reached  # only now: what could not be looked at is to be told of again
-            except StoreUnavailable:
-                continue  # asked again in a moment, from the same place on
+                away_since = None
+            except StoreUnavailable:  # asked again in a moment, from the same place on
+                away_since = self._clock() if away_since is None else away_since
+                if self._clock() - away_since > self._offline_grace_s:
+                    await self._end_unconfirmed()
             except Exception as fault:  # a watch that stops would let revoked streams run on
                 since = None
                 self._observer.event("streams_unwatched", level="error", problem=repr(fault))
+
+    async def _end_unconfirmed(self) -> None:
+        for number, exchange in enumerate(tuple(self._answers)):
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            principal = exchange.progress.principal
+            if principal is not None and principal.kind == "api_key":
+                self._end(exchange, UNCONFIRMED)
 
     async def _look_at(self, accounts: frozenset[str] | None) -> None:
         """Look at the streams of these accounts (None is all), at the new ones, and at those whose turn it is."""
@@ -154,8 +177,9 @@ class OpenStreams:
             self._fresh.discard(exchange)
             if exchange in self._expiries:
                 self._expire_in_time(exchange)
-        if exchange in self._answers:  # it may have ended meanwhile; else it goes to the end of the queue
-            self._answers[exchange] = self._answers.pop(exchange)
+        finally:  # also when it could not be found out: one whose record is damaged must not stand before all others
+            if exchange in self._answers:
+                self._answers[exchange] = self._answers.pop(exchange)
 
     def _expire_in_time(self, exchange: Exchange) -> None:
         earlier = self._expiries.get(exchange)
