@@ -446,11 +446,44 @@ async def test_a_redis_that_evicts_is_warned_of(
     store: RedisStore, client: Redis, maxmemory: str, policy: str, dangerous: bool
 ) -> None:
     """What it evicts first has an expiry, and revocations have one."""
-    assert await store.warnings() == ()
     await client.config_set("maxmemory", maxmemory)
     await client.config_set("maxmemory-policy", policy)
     try:
-        assert bool(await store.warnings()) is dangerous
+        assert any("evicts" in warning for warning in await store.warnings()) is dangerous
     finally:
         await client.config_set("maxmemory", 0)
         await client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "usual", "forgets"),
+    [("maxmemory", "0", "0", True), ("save", "3600 1", "", False), ("appendonly", "yes", "no", False)],
+)
+async def test_a_redis_that_keeps_nothing_on_disk_is_warned_of(
+    store: RedisStore, client: Redis, setting: str, value: str, usual: str, forgets: bool
+) -> None:
+    """Its restart would bring revoked tokens back, and lose all keys."""
+    await client.config_set(setting, value)
+    try:
+        assert any("on disk" in warning for warning in await store.warnings()) is forgets
+    finally:
+        await client.config_set(setting, usual)
+
+
+@pytest.mark.parametrize("forbidden", ["config", "info"])
+async def test_settings_that_may_not_be_asked_for_are_not_warned_of(
+    server: RedisServer, client: Redis, forbidden: str
+) -> None:
+    await client.acl_setuser(
+        "asker", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", f"-{forbidden}"]
+    )
+    store = RedisStore.from_url(f"{server.url}?username=asker&password=secret", timeout_s=PATIENT_S)
+    try:
+        if forbidden == "config":
+            assert await store.warnings() == ()
+        else:
+            with pytest.raises(StoreUnavailable):
+                await store.warnings()
+    finally:
+        await store.aclose()
+        await client.acl_deluser("asker")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
 from sidecar.edge.redis.admission import RedisAdmission
 from sidecar.edge.redis.handles import RedisHandles
@@ -38,12 +39,29 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
 
     async def warnings(self) -> tuple[str, ...]:
         """See `stores.Store`."""
-        answer: bytes = await self._link.call("INFO", "memory")
-        memory = dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
+        return (*await self._evicts(), *await self._forgets())
+
+    async def _evicts(self) -> tuple[str, ...]:
+        memory = await self._info("memory")
         policy = memory.get("maxmemory_policy", "noeviction")
         if memory.get("maxmemory", "0") == "0" or policy == "noeviction":
             return ()
         return (f"Redis evicts ({policy}) when it is full: revocations could be forgotten; set noeviction",)
+
+    async def _forgets(self) -> tuple[str, ...]:
+        if (await self._info("persistence")).get("aof_enabled") != "0":
+            return ()
+        try:
+            snapshots: list[bytes] = await self._link.call("CONFIG", "GET", "save")
+        except StoreUnavailable:  # who hosts Redis for others seldom lets them ask, and keeps it in ways of its own
+            return ()
+        if snapshots != [b"save", b""]:
+            return ()
+        return ("Redis keeps nothing on disk: its restart would lose all keys and revocations; set appendonly yes",)
+
+    async def _info(self, section: str) -> dict[str, str]:
+        answer: bytes = await self._link.call("INFO", section)
+        return dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
 
     async def aclose(self) -> None:
         """See `stores.Store`."""
