@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.e2e.bed import request
 from tests.e2e.conftest import Start
+from tests.edge.scripted_upstream import Peer, scripted
 
 
 class Replaceable:
@@ -81,3 +82,25 @@ async def test_a_server_that_moves_to_another_address_of_its_name_is_found_there
     assert (await bed.post(request("ping"), token=bed.token())).status_code == 200
     assert (len(old.calls), len(new.calls)) == (1, 1)
     await new.stop()
+
+
+@pytest.mark.parametrize(("sharing", "whose"), [("shared", ["alice"] * 3), ("per_account", ["alice", "bob", "alice"])])
+async def test_what_a_server_says_out_of_turn_stays_with_the_account_where_the_operator_keeps_them_apart(
+    start: Start, sharing: str, whose: list[str]
+) -> None:
+    """Every answer on a connection is one to whoever asked there first."""
+
+    async def mixes_up(peer: Peer) -> None:
+        first = ""
+        while asked := await peer.request():
+            first = first or asked.partition(b"X-Account-Id: ")[2].partition(b"\r\n")[0].decode()
+            body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"whose": first}}).encode()
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            await peer.send(head.encode() + body)
+
+    async with scripted(mixes_up) as server:
+        url = f"http://127.0.0.1:{server.port}/mcp"
+        bed = await start(upstream={"url": url, "sharing": sharing}, access={"trust_annotations": False})
+        answers = [await bed.post(request("ping"), token=bed.token(sub=name)) for name in ("alice", "bob", "alice")]
+        assert [answer.json()["result"]["whose"] for answer in answers] == whose
+        assert server.accepted == len(set(whose))
