@@ -206,6 +206,33 @@ async def test_idle_connections_are_closed_before_the_upstream_does_it() -> None
         assert upstream.accepted == 2
 
 
+async def test_pauses_about_as_long_as_connections_are_kept_cost_no_request() -> None:
+    """The upstream closes what is idle for somewhat longer than we keep it, as common servers do."""
+    kept_s, upstream_keeps_s = 0.24, 0.4
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(upstream_keeps_s):
+                    request = await peer.request()
+                if not request:
+                    return
+                seen.append(request.partition(b"\r\n\r\n")[2])
+                await peer.send(OK)
+
+    async def ask(client: UpstreamClient, numbers: range) -> None:
+        for number in numbers:
+            assert (await client.send("POST", "/mcp", (), b"%d" % number)).complete() == b"ok"
+            await asyncio.sleep(0.2 + 0.24 * number / 200)
+
+    async with scripted(script) as upstream, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(upstream, idle_s=kept_s)) for _ in range(20)]
+        await asyncio.gather(*[ask(client, range(first, 200, 20)) for first, client in enumerate(clients)])
+    assert sorted(seen, key=int) == [b"%d" % number for number in range(200)]
+    assert 20 < upstream.accepted < 200
+
+
 async def test_answers_never_cross() -> None:
     async def script(peer: Peer) -> None:
         while request := await peer.request():
