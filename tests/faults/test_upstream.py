@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.e2e.bed import request
 from tests.e2e.conftest import Start
-from tests.edge.scripted_upstream import Peer, scripted
+from tests.edge.scripted_upstream import Peer, black_hole, scripted
 
 
 class Replaceable:
@@ -104,3 +104,11 @@ async def test_what_a_server_says_out_of_turn_stays_with_the_account_where_the_o
         answers = [await bed.post(request("ping"), token=bed.token(sub=name)) for name in ("alice", "bob", "alice")]
         assert [answer.json()["result"]["whose"] for answer in answers] == whose
         assert server.accepted == len(set(whose))
+
+
+async def test_whether_to_send_requests_here_is_told_although_the_server_swallows_everything(start: Start) -> None:
+    with black_hole() as port:
+        bed = await start(upstream={"url": f"http://127.0.0.1:{port}/mcp", "connect_timeout_s": 3600})
+        answer = await bed.admin.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["checks"]["upstream"] == "unavailable"
