@@ -49,7 +49,7 @@ class Telemetry:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._access = access
-        self._sink = LineSink(sink)
+        self._sink = LineSink(sink, is_shared=worker is not None)
         self._log = structlog.wrap_logger(
             structlog.BytesLogger(cast(BinaryIO, self._sink)),
             processors=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import stat
@@ -24,15 +25,18 @@ class LineSink:
     processes which share a sink do not cut each other's lines: at any length in a file, up to `PIPE_BUF` in a pipe.
     """
 
-    def __init__(self, sink: BinaryIO) -> None:
+    def __init__(self, sink: BinaryIO, *, is_shared: bool = False) -> None:
+        """Take over the sink. `is_shared`: other processes of ours write to it too, and go on after this one."""
         self._sink = sink
         self._descriptor = _descriptor(sink)
         self._is_pipe = self._descriptor is not None and _is_pipe(self._descriptor)
+        self._is_shared = is_shared
         if self._descriptor is not None and self._is_pipe:
             os.set_blocking(self._descriptor, False)
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
-        self._scheduled = False
+        self._scheduled: asyncio.Handle | None = None
+        self._has_finished = False
         self.dropped = 0
 
     def write(self, line: bytes) -> None:
@@ -40,28 +44,36 @@ class LineSink:
         if self._descriptor is None:
             self._write_through(line)
             return
-        if self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
+        if self._has_finished or self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
             self.dropped += 1
             return
         self._waiting.append(line)
         self._waiting_bytes += len(line)
-        if not self._scheduled:
+        if self._scheduled is None:
             self._schedule(0)
 
     def flush(self) -> None:
         """Do nothing: lines go out by themselves."""
 
     def finish(self) -> None:
-        """Write what waits, giving a reader half a second, and leave the pipe as it was found."""
-        self._push()
+        """Write what waits, giving a reader half a second; drop the rest, and leave the pipe as it was found.
+
+        Not where it is shared: to wait or not belongs to the pipe, not to the process.
+        """
         if self._descriptor is None:
             return
+        self._push()
         if self._waiting:
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
             if poll.poll(_LAST_WORDS_S * 1000):
                 self._push()
-        if self._is_pipe:
+        self._has_finished = True
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+        if self._is_pipe and not self._is_shared:
             os.set_blocking(self._descriptor, True)
 
     def _schedule(self, seconds: float) -> None:
@@ -70,14 +82,10 @@ class LineSink:
         except RuntimeError:
             self._push()
             return
-        self._scheduled = True
-        if seconds:
-            loop.call_later(seconds, self._push)
-        else:
-            loop.call_soon(self._push)
+        self._scheduled = loop.call_later(seconds, self._push) if seconds else loop.call_soon(self._push)
 
     def _push(self) -> None:
-        self._scheduled = False
+        self._scheduled = None
         while self._waiting and self._descriptor is not None:
             lines, count = self._next_write()
             try:
@@ -93,11 +101,9 @@ class LineSink:
                 self._waiting_bytes += len(lines) - written
 
     def _schedule_again(self) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # without a loop the next line tries again
             asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        self._schedule(_RETRY_S)
+            self._schedule(_RETRY_S)
 
     def _next_write(self) -> tuple[bytes, int]:
         """Return as many lines as go out together, and how many they are."""

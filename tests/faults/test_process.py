@@ -149,6 +149,32 @@ async def test_a_log_that_nobody_reads_stops_nobody(serve: Serve, lines: str) ->
     assert (await ping(service, token=service.token)).status_code == 200
 
 
+async def test_a_log_that_nobody_reads_does_not_hold_up_the_end(serve: Serve) -> None:
+    service = await serve()
+    service.pipe.pause_reading()
+    for _ in range(10):
+        await asyncio.gather(*[ping(service, token=service.token) for _ in range(100)])
+    service.process.terminate()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await service.process.wait() == 0
+
+
+async def test_nor_does_one_workers_end_hold_up_the_others(serve: Serve, redis_settings: dict[str, Any]) -> None:
+    """Whether writing to a pipe waits belongs to the pipe, which they share."""
+    service = await serve(workers=2, **redis_settings)
+    workers = [line["pid"] for line in service.log if line["event"] == "worker_started"]
+    service.pipe.pause_reading()
+    for _ in range(10):
+        await asyncio.gather(*[service.ping() for _ in range(100)])
+    os.kill(workers[0], signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in range(20):
+            await until(lambda: _serves(service))
+            assert (await service.admin.get("/livez")).status_code == 200
+        service.process.terminate()
+        assert await service.process.wait() == 0
+
+
 async def test_the_issuer_may_come_later_and_keys_work_meanwhile(
     serve: Serve, issuer: DevIssuer, tmp_path: Path
 ) -> None:
