@@ -6,13 +6,14 @@ import base64
 import binascii
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from sidecar.denials import Denial, HeaderMismatch, InvalidParams, InvalidRequest
 from sidecar.model import Action, Era, JsonRpcId, MessageKind, RequestFacts
 from sidecar.policy import strictjson
+from sidecar.policy.lookalikes import fold
 
 FIRST_MODERN_VERSION: Final = "2026-07-28"
 _VERSION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -20,8 +21,6 @@ _VERSION_IN_META: Final = "io.modelcontextprotocol/protocolVersion"
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 _LARGEST_ID: Final = 2**53 - 1
 _LONGEST_NAME: Final = 256
-_LONGEST_MEMBER: Final = 64
-"""Of a member beside the judged ones. Unicode normalisation takes the square of a name's length."""
 
 _TOP: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _PARAMS: Final = frozenset(
@@ -34,6 +33,8 @@ _REF: Final = frozenset({"type", "name", "uri"})
 _NOTICES: Final = frozenset(
     {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"}
 )
+_META: Final[frozenset[str]] = frozenset()
+"""Every reader takes the members of `_meta` to the letter, but a copy of them may be made by `Object.assign`."""
 _NAMED_BY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "tools/call": "name",
@@ -59,7 +60,8 @@ def parse(body: bytes) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: not strict JSON, not an object (arrays are refused in every revision), or a name that
-            another parser could take for one that is judged here (`Method`, `method` with a NUL, `param\u017f`).
+            another parser could take for one that is judged here (`Method`, `method` with a NUL, `task_id`), or that
+            puts members where this one has none (`__proto__`).
     """
     document = strictjson.loads(body)
     if isinstance(document, list):
@@ -70,7 +72,7 @@ def parse(body: bytes) -> dict[str, Any]:
     params = document.get("params")
     if isinstance(params, dict):
         _refuse_lookalikes(params, _PARAMS)
-        for member, names in (("ref", _REF), ("notifications", _NOTICES)):
+        for member, names in (("ref", _REF), ("notifications", _NOTICES), ("_meta", _META)):
             inner = params.get(member)
             if isinstance(inner, dict):
                 _refuse_lookalikes(inner, names)
@@ -197,22 +199,10 @@ def _decoded(value: str | None) -> str | None:
 
 
 def _refuse_lookalikes(document: Mapping[str, Any], names: frozenset[str]) -> None:
-    unknown = document.keys() - names
-    if any(len(name) > _LONGEST_MEMBER for name in unknown):
-        raise InvalidRequest("json_long_name", f"A member's name is longer than {_LONGEST_MEMBER} characters")
-    if not _FOLDED[names].isdisjoint(map(_fold, unknown)):
+    if "__proto__" in document:
+        raise InvalidRequest("json_prototype", 'A message must not carry a member named "__proto__"')
+    if not _FOLDED[names].isdisjoint(map(fold, document.keys() - names)):
         raise InvalidRequest("json_lookalike_name", "A member's name differs from a JSON-RPC name only in its spelling")
 
 
-def _fold(name: str) -> str:
-    if name.isascii() and name.isalpha():
-        return name.lower()
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(char for char in folded if char.isprintable() and not char.isspace())
-
-
-def _folds(names: Iterable[str]) -> frozenset[str]:
-    return frozenset(_fold(name) for name in names)
-
-
-_FOLDED: Final = {names: _folds(names) for names in (_TOP, _PARAMS, _REF, _NOTICES)}
+_FOLDED: Final = {names: frozenset(map(fold, names)) for names in (_TOP, _PARAMS, _REF, _NOTICES, _META)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import mcp_types
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,8 +99,19 @@ def test_null_params_are_no_params() -> None:
         {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "a", "Arguments": {}}},
         {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"ref": {"type": "ref/resource", "Type": "ref/prompt"}}},
         {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"notifications": {"toolslistchanged": True}}},
-        {"jsonrpc": "2.0", "id": 1, "method": "ping", "a" + "\u0300" * 64: 1},
-        {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"\ufdfa" * 65: 1}},
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "meth\u200bod": "tools/call"},
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "_id": 2},
+        {"jsonrpc": "2.0", "id": 1, "method": "tasks/get", "params": {"taskId": "a", "task_id": "b"}},
+        {"jsonrpc": "2.0", "id": 1, "method": "tasks/get", "params": {"taskId": "a", "task-id": "b"}},
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"meta": {}}},
+        {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"notifications": {"task_ids": ["a"]}}},
+        {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"notifications": {"resource_subscriptions": []}}},
+        {"jsonrpc": "2.0", "id": 1, "result": {}, "__proto__": {"method": "tools/call"}},
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "\u005f_proto__": None},
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "a", "__proto__": {"name": "b"}}},
+        {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": {"__proto__": {}}}},
+        {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"ref": {"__proto__": {"type": "ref/prompt"}}}},
+        {"jsonrpc": "2.0", "id": 1, "method": "x", "params": {"notifications": {"__proto__": {"taskIds": ["a"]}}}},
         [],
         [{"jsonrpc": "2.0", "id": 1, "method": "ping"}],
         "ping",
@@ -119,9 +131,35 @@ def test_a_missing_tool_name_is_a_matter_of_parameters() -> None:
 
 
 def test_unknown_members_are_nobodys_business() -> None:
-    asked = action(body(id=1, method="tools/call", params={"name": "a", "_meta": {"x": 1}, "vendorThing": 2}, extra=1))
+    members = {"name": "a", "_meta": {"x": 1, "Task_Id": 2}, "arguments": {"Name": 1, "__proto__": {}}}
+    vendors = {"vendorThing": 2, "vendor_thing": 3, "n\u00e4me": 4, "\ufdfa" * 65: 5}
+    asked = action(body(id=1, method="tools/call", params=members | vendors, extra=1, **{"x" * 300: 1}))
 
-    assert asked.params["vendorThing"] == 2
+    assert asked.params == members | vendors
+
+
+def member_names(ending: str) -> list[tuple[str, list[str]]]:
+    """Return the members that the specification's types with such names have on the wire."""
+    types = {
+        name: each for name, each in vars(mcp_types).items() if name.endswith(ending) and hasattr(each, "model_fields")
+    }
+    return [(name, [field.alias or own for own, field in each.model_fields.items()]) for name, each in types.items()]
+
+
+@pytest.mark.parametrize("members", [pytest.param(names, id=name) for name, names in member_names("Params")])
+def test_no_member_of_the_specification_is_taken_for_another(members: list[str]) -> None:
+    params = dict.fromkeys(members) | {"name": "a"}
+    if "_meta" in params:
+        params["_meta"] = dict.fromkeys(("progressToken", "io.modelcontextprotocol/clientInfo", "traceparent"), 1)
+
+    assert action(body(id=1, method="tools/call", params=params)).params == params
+
+
+def test_no_filter_of_the_specification_is_taken_for_another() -> None:
+    [(_, filters)] = member_names("SubscriptionFilter")
+    params = {"notifications": dict.fromkeys(filters, True)}
+
+    assert action(body(id=1, method="subscriptions/listen", params=params)).params == params
 
 
 @pytest.mark.parametrize(
