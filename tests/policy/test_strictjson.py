@@ -4,6 +4,7 @@ import json
 import random
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,6 +123,33 @@ def test_the_caller_says_how_deep_is_too_deep() -> None:
 
 def test_a_body_of_many_levels_fills_no_stack() -> None:
     assert loads(b"[" * 1000 + b"]" * 1000, max_depth=2000) is not None
+
+
+MOST = 200_000
+
+
+@pytest.mark.parametrize("unit", [b"[]", b"{}", b'{"a":1}', b"[" * 100 + b"]" * 100])
+def test_more_objects_and_arrays_than_a_parser_makes_in_a_moment_are_refused_unparsed(
+    unit: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parser lets nobody else run meanwhile: 4 MiB of nothing but brackets take it most of a second."""
+    within = b"[" + b",".join([unit] * ((MOST - 1) // (unit.count(b"[") + unit.count(b"{")))) + b"]"
+    assert loads(within)
+    monkeypatch.setattr(orjson, "loads", None)
+    for document in (within[:-1] + b"," + b"[]," * 100 + b"[]]", b"[" * (MOST + 1), b"\xff" + b"{" * (MOST + 1)):
+        with pytest.raises(InvalidJson) as refused:
+            loads(document)
+        assert (refused.value.reason, refused.value.rpc_code) == ("json_too_many_parts", -32700)
+
+
+def test_brackets_in_strings_are_text() -> None:
+    text = "[{" * MOST + '"\\' + "{" * MOST
+    assert loads(json.dumps({"code": text}).encode()) == {"code": text}
+
+
+def test_four_mebibytes_of_coordinates_pass() -> None:
+    pair = b"[12.345678,45.678901]"
+    assert len(loads(b"[" + b",".join([pair] * 190_000) + b"]")) == 190_000
 
 
 def test_every_truncation_of_a_document_is_refused() -> None:
