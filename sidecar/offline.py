@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Literal, Protocol
 
@@ -31,6 +30,9 @@ class ResilientAdmissions:
     revocation made during an outage may take that long. A session goes on only where the store has vouched for its
     owner before, which never changes. Tokens are proved by their signature; that one was revoked can't be known until
     the store is back.
+
+    `report` hears of failures, and with None that the store is well: at each verdict where `admits_by_writing`, else
+    only at the first one after a failure, because a verdict that took no write does not show that one would succeed.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class ResilientAdmissions:
         local_share: float,
         offline_grace_s: float,
         clock: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float],
+        admits_by_writing: bool,
         report: Callable[[StoreUnavailable | None], None],
     ) -> None:
         self._store = store
@@ -52,7 +55,9 @@ class ResilientAdmissions:
         self._offline_grace_s = offline_grace_s
         self._clock = clock
         self._monotonic = monotonic  # the grace must not last longer because somebody sets the clock
+        self._admits_by_writing = admits_by_writing
         self._report = report
+        self._failed = False
         self._vouched_until: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
         self._vouched_handles: BoundedDict[tuple[str, Handle], None] = BoundedDict(_REMEMBERED)
 
@@ -61,9 +66,12 @@ class ResilientAdmissions:
         try:
             verdict = await self._store.admit(admission)
         except StoreUnavailable as problem:
+            self._failed = True
             self._report(problem)
             return self._without_store(admission)
-        self._report(None)
+        if self._admits_by_writing or self._failed:
+            self._failed = False
+            self._report(None)
         if admission.key_id is not None:
             if verdict.standing == "good":
                 self._vouched_until[admission.key_id] = self._monotonic() + self._offline_grace_s

@@ -196,6 +196,8 @@ def gateway(
             local_share=config.limits.local_share,
             offline_grace_s=config.api_keys.offline_grace_s,
             clock=clock,
+            monotonic=time.monotonic,
+            admits_by_writing=config.store.sqlite_path is None,
             report=telemetry.store,
         ),
         signer=signer,

@@ -25,7 +25,7 @@ def key(key_id: str = "key_1") -> Admission:
 
 
 class Bed:
-    def __init__(self, on_failure: Any = "local", share: float = 1.0) -> None:
+    def __init__(self, on_failure: Any = "local", share: float = 1.0, *, admits_by_writing: bool = True) -> None:
         self.clock, self.monotonic, self.store = Clock(), Clock(7.0), SwitchableAdmissions()
         self.reports: list[bool] = []
         self.admissions = ResilientAdmissions(
@@ -36,6 +36,7 @@ class Bed:
             offline_grace_s=60,
             clock=self.clock,
             monotonic=self.monotonic,
+            admits_by_writing=admits_by_writing,
             report=lambda problem: self.reports.append(problem is None),
         )
 
@@ -46,6 +47,16 @@ async def test_while_the_store_answers_its_word_counts() -> None:
 
     assert await bed.admissions.admit(token()) is bed.store.verdict
     assert bed.reports == [True]
+
+
+async def test_a_verdict_that_took_no_write_says_only_that_its_own_failures_are_over() -> None:
+    """Whoever found out by writing that the store takes none is not contradicted."""
+    bed = Bed("allow", admits_by_writing=False)
+    await bed.admissions.admit(token())
+    assert bed.reports == []
+    for bed.store.up in (False, False, True, True):
+        await bed.admissions.admit(token())
+    assert bed.reports == [False, False, True]
 
 
 async def test_deny_refuses_with_a_fault_of_ours() -> None:

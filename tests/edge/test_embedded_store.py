@@ -202,7 +202,7 @@ async def test_a_file_that_another_keeps_locked_is_unavailable_for_changes_only(
     await store.add(key, max_active=None, now=NOON)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
-    for change in (store.add(make_key("b"), max_active=None, now=NOON), store.revoke_token("t")):
+    for change in (store.add(make_key("b"), max_active=None, now=NOON), store.revoke_token("t"), store.ping()):
         with pytest.raises(StoreUnavailable):
             await change
     assert (await store.admit(ask_with(key, LIMIT))).admitted
@@ -210,6 +210,23 @@ async def test_a_file_that_another_keeps_locked_is_unavailable_for_changes_only(
     connection.execute("ROLLBACK")
     connection.close()
     assert await store.add(make_key("b"), max_active=None, now=NOON)
+
+
+async def test_whether_the_file_takes_changes_is_told_before_a_change_would_give_up(path: str) -> None:
+    """Nobody who looks after the process waits as long for an answer as a change may."""
+    patient = await EmbeddedStore.open(path, clock=FakeClock(), busy_timeout_s=PATIENT_S)
+    await patient.ping()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    changing = asyncio.ensure_future(patient.revoke_token("t"))
+    with pytest.raises(StoreUnavailable, match="store_unavailable"):
+        await patient.ping()
+    assert not changing.done()
+    connection.execute("ROLLBACK")
+    connection.close()
+    await changing
+    await patient.ping()
+    await patient.aclose()
 
 
 async def test_a_change_that_fails_leaves_nothing_behind(store: EmbeddedStore, path: str) -> None:

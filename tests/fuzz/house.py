@@ -87,7 +87,8 @@ class House:
         )
 
     def _gateway(self, tools: ToolClasses) -> Gateway:
-        failures = FailedAttempts(self.store, Limit("failed_auth", 10_000, 60, per="address"), self.clock)
+        failed = Limit("failed_auth", 10_000, 60, per="address")
+        failures = FailedAttempts(self.store, failed, self.clock, report=lambda _: None)
         keys = ApiKeyAuthenticator(self.store, PlainHasher(), failures, clock=self.clock, process_secret=os.urandom(32))
         policy = IssuerPolicy(ISSUER, ("me",), ("HS256",), account_claim="org", leeway_s=LEEWAY_S)
         issuers = KeySets({ISSUER: KeySource(secret=SECRET)}, report=lambda *_: None)
@@ -107,6 +108,8 @@ class House:
                 local_share=1.0,
                 offline_grace_s=0.0,
                 clock=self.clock,
+                monotonic=self.clock,
+                admits_by_writing=False,
                 report=lambda _: None,
             ),
             signer=Signer((IdentityKey("k", "hmac-sha256", SECRET),), authority="up.example", ttl_s=60),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from sidecar.bounded import BoundedDict
+from sidecar.denials import StoreUnavailable
 from sidecar.edge.embedded.admission import LocalAdmission
 from sidecar.edge.embedded.claim import sole_server
 from sidecar.edge.embedded.copies import Copies
@@ -16,6 +19,9 @@ from sidecar.edge.embedded.revocations import SqliteRevocations
 from sidecar.edge.embedded.usage import UsageCounts
 
 __all__ = ["EmbeddedStore", "MemoryLimits", "sole_server"]
+
+PROBE_S: Final = 0.5
+"""Who asks whether the file takes writes seldom waits a second for the answer; a change may wait longer."""
 
 
 class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
@@ -46,9 +52,13 @@ class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
         return cls(await Database.open(path, busy_timeout_s=busy_timeout_s), clock)
 
     async def ping(self) -> None:
-        """See `stores.Store`."""
-        if self._usage.problem is not None:
-            raise self._usage.problem
+        """See `stores.Store`. By writing: a file that is locked, or whose disk is full, can be read all the same."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._database.write(lambda writer: writer.execute("UPDATE probe SET number = number + 1"))
+        except TimeoutError as error:
+            detail = f"no change could be made within {PROBE_S:g} s"
+            raise StoreUnavailable("store_unavailable", detail=detail) from error
         self._copies.refresh()
 
     async def warnings(self) -> tuple[str, ...]:

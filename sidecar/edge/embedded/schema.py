@@ -72,4 +72,7 @@ TELLING: Final = (
 )
 """Remembers with which generation an account's credentials changed last. A new key changes none that is in use."""
 
-MIGRATIONS: Final = (INITIAL, TELLING)
+PROBED: Final = ("CREATE TABLE probe (number INTEGER NOT NULL)", "INSERT INTO probe VALUES (0)")
+"""For finding out whether the file takes writes. The number changes: SQLite leaves alone what would stay as it is."""
+
+MIGRATIONS: Final = (INITIAL, TELLING, PROBED)

@@ -54,8 +54,6 @@ class UsageCounts:
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Task[None] | None = None
         self._pruned_hour = 0
-        self.problem: StoreUnavailable | None = None
-        """Why the last flush failed; None when it did not."""
 
     def count(self, account: str, key_id: str, now: float, *, refused: bool, write: bool) -> None:
         """Count one request of a key; one that was not refused is also its last use."""
@@ -101,14 +99,11 @@ class UsageCounts:
         self._being_written = last_uses
         try:
             await self._database.write(lambda writer: self._write(writer, counts, last_uses))
-        except StoreUnavailable as problem:
-            self.problem = problem
+        except StoreUnavailable:
             if len(counts) + len(self._counts) <= self._max_unwritten:
                 merge(self._counts, counts)
                 self._last_uses = last_uses | self._last_uses
             raise
-        else:
-            self.problem = None
         finally:
             self._being_written = {}
 
