@@ -28,6 +28,8 @@ _PASSED_PREFIX: Final = "mcp-param-"
 _JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
 _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 """Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
+_PROTOCOL_VERSION: Final = re.compile(r"[A-Za-z0-9._-]+")
+"""What is malformed here may be a known version to a reader that trims it, or that takes the first of several."""
 _LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _HTTP_1_1: Final = (1, 1)
 _VERSIONS: Final = (_HTTP_1_1, (1, 0))
@@ -64,12 +66,14 @@ def to_upstream(facts: RequestFacts, pass_headers: frozenset[str], *, session: s
     read. Names with `_` are never passed: some servers read them as `-`.
 
     Raises:
-        InvalidRequest: a session id that no server can have given out, or a `Connection` that would take away what
-            was judged.
+        InvalidRequest: a session id that no server can have given out, a protocol version that is no name of one,
+            or a `Connection` that would take away what was judged.
     """
     headers = facts.headers
     if not _SESSION_ID.fullmatch(headers.get("mcp-session-id", "-")):
         raise InvalidRequest("session_id_malformed", "Mcp-Session-Id must be visible ASCII")
+    if not _PROTOCOL_VERSION.fullmatch(headers.get("mcp-protocol-version", "-")):
+        raise InvalidRequest("version_malformed", "MCP-Protocol-Version must be one version's name")
     named = connection_tokens(headers.get("connection"))
     if not named.isdisjoint(_JUDGED):
         raise InvalidRequest(

@@ -92,6 +92,31 @@ def test_a_session_id_that_no_server_gives_out_is_refused(session_id: str) -> No
         sent(("Mcp-Session-Id", session_id))
 
 
+@pytest.mark.parametrize(
+    "version",
+    [
+        "",
+        "2026-07-28\xa0",
+        "\xa02026-07-28",
+        "2026-07-28, 2026-07-28",
+        "2026-07-28,",
+        "2026 07 28",
+        '"2026-07-28"',
+        "\xb2",
+    ],
+)
+def test_a_protocol_version_that_another_reader_could_take_for_a_known_one_is_refused(version: str) -> None:
+    """It counts as a legacy one here. Others trim, or take the first of several."""
+    with pytest.raises(InvalidRequest) as refused:
+        sent(("MCP-Protocol-Version", version))
+    assert refused.value.reason == "version_malformed"
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28", "DRAFT-2026-v1", "1.0_x"])
+def test_a_protocol_version_of_any_name_passes(version: str) -> None:
+    assert sent(("MCP-Protocol-Version", version)) == {"mcp-protocol-version": version}
+
+
 @given(st.lists(st.tuples(st.text(st.characters(codec="ascii"), min_size=1), st.text(st.characters(codec="latin-1")))))
 def test_no_header_but_an_allowed_one_ever_crosses(lines: Any) -> None:
     try:

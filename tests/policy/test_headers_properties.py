@@ -25,7 +25,7 @@ RESERVED = (
     *("Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Connection", "Origin"),
 )
 PASSED = ("Accept", "User-Agent", "Last-Event-ID", "traceparent", "baggage", "X-Tenant", "Mcp-Param-Region")
-JUDGED = ("Content-Type", "MCP-Protocol-Version", "Mcp-Session-Id", "Mcp-Method", "Mcp-Name")
+JUDGED = ("MCP-Protocol-Version", "Content-Type", "Mcp-Session-Id", "Mcp-Method", "Mcp-Name")
 PASS_HEADERS = frozenset({"x-tenant", "x_tenant"})
 
 
@@ -39,7 +39,12 @@ def spellings(draw: st.DrawFn, names: tuple[str, ...]) -> str:
 
 
 values = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=8)
-judged_once = st.lists(st.tuples(spellings(JUDGED), values), max_size=3, unique_by=lambda line: line[0].lower())
+versions = st.text("2027-6._vA", min_size=1, max_size=8)
+judged_once = st.lists(
+    st.tuples(spellings(JUDGED[1:]), values) | st.tuples(spellings(JUDGED[:1]), versions),
+    max_size=3,
+    unique_by=lambda line: line[0].lower(),
+)
 lines = st.builds(
     lambda once, others: [*once, *others],
     judged_once,
