@@ -136,8 +136,9 @@ def judge_harmlessness(lookup: Lookup, read: Any) -> None:
 NOTICES: Final = ("toolsListChanged", "taskIds", "resourceSubscriptions", "promptsListChanged", "vendorThing")
 GRAMMAR: Final = Grammar(
     {
-        "": Shape(("jsonrpc", "id", "method", "params"), ("result", "error", "vendor")),
-        "params": Shape(("name", "arguments"), ("uri", "taskId", "task", "ref", "notifications", "_meta", "cursor")),
+        "": Shape(("jsonrpc", "id", "method", "params"), ("result", "error", "vendor", "__proto__")),
+        "params": Shape(("name", "arguments"), ("uri", "taskId", "task", "ref", "notifications", "_meta", "__proto__")),
+        "__proto__": Shape(("method", "name"), ("params", "uri", "taskId")),
         "ref": Shape(("type", "uri"), ("name",)),
         "notifications": Shape(("taskIds",), NOTICES),
         "_meta": Shape(("io.modelcontextprotocol/protocolVersion",), ("progressToken",)),
@@ -158,6 +159,6 @@ WORDS: Final = (
     *(f'"{method}"'.encode() for method in sorted(HARMLESS)),
     *(b'"tools/call"', b'"2.0"', b'"get"', b'"put"', b"\\u0000", b"\\u017f", b"\\u212a", b"\xc5\xbf", b"\xe2\x84\xaa"),
     *(b"\xef\xbb\xbf", b"1e400", b"-0", b"9007199254740992", b"18446744073709551616", b"\\ud800", b"\\", b'"', b"{}"),
-    *(b'"Method":"tools/call"', b'"Name":"put"', b'"name":"put"', b"\xef\xbd\x8d", b"null", b"[", b"]", b","),
+    *(b'"Method":"tools/call"', b'"Name":"put"', b'"name":"put"', b'"__proto__":{', b"null", b"[", b"]", b","),
 )
 BODIES: Final = Target("bodies", check, WORDS)

@@ -88,6 +88,10 @@ class _Maker:
 
     def _spelled(self, name: str) -> str:
         how, place = self._next() % 32, self._next() % len(name)
+        if how == 25:
+            name = "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
+        elif how == 26:
+            name = name.replace("_", "", 1)
         if how == 27:
             return f'"{name[:place]}\\u{ord(name[place]):04x}{name[place + 1 :]}"'
         if how == 28:

@@ -94,15 +94,22 @@ def _loose(name: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] not in "CZ")
 
 
+def _snake(name: str) -> str:
+    """Go's encoding/json/v2 where it folds case, and whoever has a snake_case alias for each name."""
+    return _loose(name).replace("_", "").replace("-", "")
+
+
 @dataclass(frozen=True)
 class Lookup:
-    """How a program finds a member: which names are one to it, and which of several counts."""
+    """How a program finds a member: which names are one to it, which of several counts, and where else it looks."""
 
     same: Callable[[str], str]
     first: bool
+    inherits: bool = False
+    """Whether what is missing is looked for in a member `__proto__`, as in JavaScript after `Object.assign({}, it)`."""
 
     def __repr__(self) -> str:
-        return f"{self.same.__name__}, {'first' if self.first else 'last'}"
+        return f"{self.same.__name__}, {'first' if self.first else 'last'}{', inherits' if self.inherits else ''}"
 
     def __call__(self, node: Any, *path: str) -> Any:
         for name in path:
@@ -110,6 +117,8 @@ class Lookup:
                 return ABSENT
             wanted = self.same(name)
             values = [value for written, value in node if self.same(written) == wanted]
+            if not values and self.inherits and name != "__proto__":
+                values = [self(node, "__proto__", name)]
             if not values:
                 return ABSENT
             node = values[0 if self.first else -1]
@@ -118,7 +127,10 @@ class Lookup:
 
 EXACT: Final = tuple(Lookup(str, first) for first in (True, False))
 GO: Final = tuple(Lookup(_go, first) for first in (True, False))
-LOOKUPS: Final = (*EXACT, *GO, *(Lookup(same, first) for same in (_no_nul, _loose) for first in (True, False)))
+LOOKUPS: Final = (
+    *(*EXACT, *GO, Lookup(str, first=False, inherits=True)),
+    *(Lookup(same, first) for same in (_no_nul, _loose, _snake) for first in (True, False)),
+)
 
 
 def told(value: Any) -> Any:
