@@ -169,12 +169,46 @@ async def test_closing_ends_a_fetch_under_way(issuer: FailingIssuer) -> None:
             await keeper.keys.find(issuer.url, kid(issuer), "ES256")
 
 
-async def test_keys_left_out_are_reported_once(issuer: FailingIssuer, tmp_path: Path) -> None:
+WEAK = {"kty": "oct", "k": "AAAA"}
+LEFT_OUT = "keys[1]: carries a private or shared key, which is no secret any more"
+
+
+async def test_keys_left_out_are_reported_when_that_changes_and_not_each_time(
+    issuer: FailingIssuer, tmp_path: Path
+) -> None:
     path = tmp_path / "jwks.json"
-    keys = [*issuer.documents()[KEY_SET]["keys"], {"kty": "oct", "k": "AAAA"}]
-    path.write_text(json.dumps({"keys": keys}))
+    [good] = issuer.documents()[KEY_SET]["keys"]
     async with keeping("https://idp.example", KeySource(file=str(path))) as keeper:
-        await keeper.clock.advance(10)
-        [(event, detail)] = keeper.reports
-        assert event == "keys_changed"
-        assert "keys[1]" in detail
+        for keys in ([good], [good, WEAK], [good, WEAK], [good, WEAK, good], [good]):
+            path.write_text(json.dumps({"keys": keys}))
+            await keeper.clock.advance(10)
+        assert keeper.reports[1:] == [
+            ("keys_changed", "1 usable"),
+            ("keys_left_out", LEFT_OUT),
+            (
+                "keys_unavailable",
+                f"no usable key; {LEFT_OUT}; kid {good['kid']!r}: on several keys; keys of 10 s ago stay in use",
+            ),
+            ("keys_recovered", "after 1 failed fetches"),
+            ("keys_left_out", "none any more"),
+        ]
+
+
+async def test_of_very_many_keys_left_out_a_few_are_named(issuer: FailingIssuer, tmp_path: Path) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [*issuer.documents()[KEY_SET]["keys"], *[WEAK] * 9000]}))
+    async with keeping("https://idp.example", KeySource(file=str(path))) as keeper:
+        assert [event for event, _ in keeper.reports] == ["keys_changed", "keys_left_out"]
+        assert keeper.reports[1][1].endswith("; and 8995 more")
+        assert len(keeper.reports[1][1]) < 500
+
+
+async def test_a_failed_fetch_tells_how_old_the_keys_in_use_are(issuer: FailingIssuer) -> None:
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        issuer.broken[KEY_SET] = "500"
+        await keeper.clock.advance(240)
+        assert keeper.reports[-1][1].endswith("answered 500; keys of 240 s ago stay in use")
+        await keeper.clock.advance(3600)
+        assert keeper.reports[-1][1].endswith("answered 500; keys of 3840 s ago stay in use")
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        assert keeper.reports[-1][1].endswith("answered 500")

@@ -119,6 +119,23 @@ async def test_no_proxy_of_the_environment_comes_between(
         assert await keeper.keys.find(issuer.url, kid(issuer), "ES256")
 
 
+async def test_a_key_set_without_end_is_read_no_further_than_the_limit() -> None:
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while True:
+            await answer.write(b" " * 65536)
+
+    runner = web.ServerRunner(web.Server(endless))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    source = KeySource(url=f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    async with keeping("https://idp.example", source) as keeper:
+        assert [event for event, _ in keeper.reports] == ["keys_unavailable"]
+        assert keeper.reports[0][1].endswith("larger than 1048576 bytes")
+    await runner.cleanup()
+
+
 def self_signed(directory: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])

@@ -16,7 +16,8 @@ from sidecar.policy.keysets import Keys, KeySetError
 Status = Literal["ok", "stale", "unavailable"]
 """Fresh; kept beyond its lifetime for want of a better one; never loaded."""
 Report = Callable[[str, str, str], None]
-"""Told of an issuer what happened (``keys_changed``, ``keys_recovered`` or ``keys_unavailable``) and the details."""
+"""Told of an issuer what happened (``keys_changed``, ``keys_recovered``, ``keys_left_out`` or ``keys_unavailable``) and
+the details."""
 
 _COOL_DOWN_S: Final = 10
 """Between two fetches that unknown key ids ask for."""
@@ -24,6 +25,8 @@ _REFRESH_AFTER: Final = 0.8
 """Share of a set's lifetime after which it is fetched again."""
 _MAX_BACKOFF_DOUBLINGS: Final = 6
 _MAX_BACKOFF_S: Final = 60.0
+_MOST_NAMED: Final = 5
+"""Of the keys that were left out; a set may hold thousands."""
 
 
 class FetchedKeys:
@@ -47,6 +50,8 @@ class FetchedKeys:
         self._clock = clock
         self._jitter = jitter
         self._keys: Keys = ()
+        self._left_out: tuple[str, ...] = ()
+        self._fetched_at = -math.inf
         self._fresh_until = -math.inf
         self._cool_until = -math.inf
         self._failures = 0
@@ -102,19 +107,29 @@ class FetchedKeys:
             self._accept(*loaded)
 
     def _accept(self, keys: Keys, left_out: tuple[str, ...], lifetime_s: float) -> None:
-        now = self._clock()
+        now = self._fetched_at = self._clock()
         self._fresh_until = now + lifetime_s
         self.due_at = now + lifetime_s * _REFRESH_AFTER * self._jitter()
         failures, self._failures = self._failures, 0
         if keys != self._keys:
             self._keys = keys
             self.generation += 1
-            self._report(self._issuer, "keys_changed", "; ".join((f"{len(keys)} usable", *left_out)))
+            self._report(self._issuer, "keys_changed", f"{len(keys)} usable")
         elif failures:
             self._report(self._issuer, "keys_recovered", f"after {failures} failed fetches")
+        if left_out != self._left_out:
+            self._left_out = left_out
+            self._report(self._issuer, "keys_left_out", _shortened(left_out) or "none any more")
 
     def _retry_later(self, why: str) -> None:
         doublings = min(self._failures, _MAX_BACKOFF_DOUBLINGS)
         self._failures += 1
         self.due_at = self._clock() + min(2.0**doublings, _MAX_BACKOFF_S) * self._jitter()
+        if self._keys:
+            why = f"{why}; keys of {self._clock() - self._fetched_at:.0f} s ago stay in use"
         self._report(self._issuer, "keys_unavailable", why)
+
+
+def _shortened(left_out: tuple[str, ...]) -> str:
+    more = len(left_out) - _MOST_NAMED
+    return "; ".join((*left_out[:_MOST_NAMED], *((f"and {more} more",) if more > 0 else ())))
