@@ -82,20 +82,6 @@ async def test_sigkill_loses_no_key_no_revocation_and_no_session(
     assert (len(good), len(revoked)) == (8, 4)
 
 
-async def test_a_pause_of_the_process_refuses_nobody_and_sends_nothing_twice(serve: Serve, stub: StubUpstream) -> None:
-    """As a starved or frozen container: what waited is answered afterwards."""
-    service = await serve()
-    assert (await ping(service, token=service.token)).status_code == 200
-    service.process.send_signal(signal.SIGSTOP)
-    asked = [asyncio.ensure_future(ping(service, token=service.token)) for _ in range(20)]
-    await asyncio.sleep(0)
-    service.process.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(PATIENCE_S):
-        answers = await asyncio.gather(*asked)
-    assert {answer.status_code for answer in answers} == {200}
-    assert len(stub.received) == 21
-
-
 async def test_few_file_descriptors_are_a_503_at_the_door_and_it_recovers(serve: Serve) -> None:
     service = await serve(under=("prlimit", "--nofile=160:160"))
     with ExitStack() as clients:
