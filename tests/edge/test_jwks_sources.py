@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import ssl
@@ -123,10 +124,12 @@ async def test_a_key_set_without_end_is_read_no_further_than_the_limit() -> None
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
         answer = web.StreamResponse()
         await answer.prepare(request)
-        while True:
+        for _ in range(1000):
             await answer.write(b" " * 65536)
+        await asyncio.Event().wait()
+        return answer
 
-    runner = web.ServerRunner(web.Server(endless))
+    runner = web.ServerRunner(web.Server(endless), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     source = KeySource(url=f"http://127.0.0.1:{runner.addresses[0][1]}/")
