@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as BadConnection
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, RedisError
 
 from sidecar.denials import StoreUnavailable
+from sidecar.edge.redis.conversation import Conversation
 from sidecar.policy.windows import US_PER_S
 
 MAX_TRIPS: Final = 4
@@ -25,7 +27,7 @@ LAST_LOOKS: Final = 3
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
 NOT_THE_MASTER: Final = ("-READONLY ", "-MASTERDOWN ", "-LOADING ")
-"""How that reads within the error of a script, which redis-py does not look into."""
+"""How that reads within the error of a script."""
 
 Argument = str | int
 
@@ -80,7 +82,7 @@ class Link:
 
     def __init__(self, url: str, timeout_s: float) -> None:
         # One deadline per trip is ours: a timer per reply, as socket_timeout sets it, costs more than the reply.
-        self._pool = ConnectionPool.from_url(
+        self._connections = ConnectionPool.from_url(
             url,
             retry=Retry(NoBackoff(), 0),  # a call that was retried might count twice
             socket_timeout=None,
@@ -88,8 +90,8 @@ class Link:
             health_check_interval=0,
             decode_responses=False,
             protocol=2,
-            max_connections=MAX_TRIPS,
         )
+        self._idle: list[Conversation] = []
         self._timeout_s = timeout_s
         self._waiting: list[Call] = []
         self._trips: set[asyncio.Task[None]] = set()
@@ -124,7 +126,7 @@ class Link:
         while self._trips:
             await asyncio.wait(self._trips)
         self._closed = True
-        await self._pool.aclose()
+        await self._leave_idle()
 
     def _board(self) -> None:
         """Begin a trip for who waits; it departs in the next tick with all that have come until then."""
@@ -168,39 +170,39 @@ class Link:
             settle(call.future, error)
 
     async def _exchange(self, calls: list[Call]) -> list[Any]:
-        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py has not typed it
-        try:
-            replies = await self._converse(connection, [call.packed for call in calls])
-            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:  # Redis was restarted or flushed. These calls did not run, so they can't count twice.
-                sources = {script.source for i in unknown if (script := calls[i].script)}
-                again = [pack(("SCRIPT", "LOAD", source)) for source in sources] + [calls[i].packed for i in unknown]
-                fresh = await self._converse(connection, again)
-                for i, reply in zip(unknown, fresh[len(sources) :], strict=True):
-                    replies[i] = reply
-            await self._leave_replica(connection, replies)
-            return replies
-        finally:
-            await self._pool.release(connection)
-
-    async def _leave_replica(self, connection: Any, replies: list[Any]) -> None:
-        """Fail the trip when it has not met the master: only new connections can reach the one that is it now."""
+        conversation = await self._conversation()
+        replies = await conversation.ask(b"".join([call.packed for call in calls]), len(calls))
+        if any(type(reply) is NoScriptError for reply in replies):
+            await self._teach(conversation, calls, replies)
         for reply in replies:
-            if is_not_the_master(reply):
-                await connection.disconnect()
-                await self._pool.disconnect(inuse_connections=False)
+            if isinstance(reply, RedisError) and is_not_the_master(reply):
+                # Only new connections can reach the one that is the master now.
+                conversation.close()
+                await self._leave_idle()
                 raise reply
-
-    @staticmethod
-    async def _converse(connection: Any, packed: list[bytes]) -> list[Any]:
-        await connection.send_packed_command([b"".join(packed)])
-        replies = []
-        for _ in packed:
-            try:
-                replies.append(await connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
+        self._idle.append(conversation)
         return replies
+
+    async def _conversation(self) -> Conversation:
+        while self._idle:
+            conversation = self._idle.pop()
+            if conversation.is_live():
+                return conversation
+            conversation.close()
+        return await Conversation.begin(self._connections.make_connection())  # type: ignore[no-untyped-call]  # redis-py
+
+    async def _teach(self, conversation: Conversation, calls: list[Call], replies: list[Any]) -> None:
+        """Load scripts again: Redis was restarted or flushed. The calls did not run, so they can't count twice."""
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        sources = {script.source for i in unknown if (script := calls[i].script)}
+        again = [pack(("SCRIPT", "LOAD", source)) for source in sources] + [calls[i].packed for i in unknown]
+        fresh = await conversation.ask(b"".join(again), len(again))
+        for i, reply in zip(unknown, fresh[len(sources) :], strict=True):
+            replies[i] = reply
+
+    async def _leave_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*[conversation.aclose() for conversation in idle])
 
 
 class OnRedis:
@@ -215,11 +217,11 @@ class OnRedis:
         return "" if self._clock is None else str(round(self._clock() * US_PER_S))
 
 
-def is_not_the_master(reply: Any) -> bool:
-    """Tell whether Redis takes no writes, because another one does. One that is loading redis-py leaves by itself."""
-    if isinstance(reply, ReadOnlyError | MasterDownError):
+def is_not_the_master(error: RedisError) -> bool:
+    """Tell whether Redis takes nothing on this connection: another one does, it is loading, or it knows us no more."""
+    if isinstance(error, ReadOnlyError | MasterDownError | BadConnection):
         return True
-    return isinstance(reply, ResponseError) and any(sign in str(reply) for sign in NOT_THE_MASTER)
+    return any(sign in str(error) for sign in NOT_THE_MASTER)
 
 
 def settle(future: asyncio.Future[Any], reply: Any) -> None:
