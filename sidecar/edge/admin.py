@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import orjson
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 Status = Literal["ready", "degraded", "not_ready", "draining"]
 _FROM_BEST_TO_WORST: Final[tuple[Status, ...]] = ("ready", "degraded", "draining", "not_ready")
+PATHS: Final = ("/livez", "/readyz", "/metrics")
+_NAME: Final = "sidecar"
+_LOG: Final = logging.getLogger(__name__)
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection waits for the whole head of a request: longer than it is from one scrape to the next."""
 
@@ -43,14 +49,33 @@ async def admin_port(
     readiness: Callable[[], Awaitable[Readiness]],
     metrics: Callable[[], Awaitable[bytes]],
     metrics_type: str,
+    report_fault: Callable[[str], None] = _LOG.error,
 ) -> AsyncIterator[str]:
     """Listen for the orchestrator and Prometheus; yield the URL, which port 0 leaves to the system.
+
+    `report_fault` is told where one of our own faults arose, and nothing of the values that were in play.
 
     Raises:
         OSError: the port can't be had.
     """
-    application = _application(readiness, metrics, metrics_type)
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=KEEP_ALIVE_S)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        if path not in PATHS:
+            return _refusal(404)
+        if request.method not in ("GET", "HEAD"):
+            return _refusal(405, Allow="GET, HEAD")
+        if path == "/livez":
+            return web.Response(text="ok\n")
+        try:
+            if path == "/metrics":
+                return web.Response(body=await metrics(), headers={"Content-Type": metrics_type})
+            return _told(await readiness())
+        except Exception as fault:
+            report_fault(_place(fault))
+            return _refusal(500)
+
+    runner = web.ServerRunner(_Server(answer))
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -65,28 +90,52 @@ def http_url(address: tuple[Any, ...]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _application(
-    readiness: Callable[[], Awaitable[Readiness]], metrics: Callable[[], Awaitable[bytes]], metrics_type: str
-) -> web.Application:
-    async def livez(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+class _Server(web.Server):
+    """A low-level server, every answer of which says the same of what serves it."""
 
-    async def readyz(_: web.Request) -> web.Response:
-        found = await readiness()
-        return web.Response(
-            status=found.http_status,
-            body=orjson.dumps({"status": found.status, "checks": found.checks}),
-            content_type="application/json",
-        )
+    def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        async def signed(request: web.BaseRequest) -> web.StreamResponse:
+            response = await answer(request)
+            response.headers["Server"] = _NAME
+            return response
 
-    async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=await metrics(), headers={"Content-Type": metrics_type})
+        super().__init__(signed, keepalive_timeout=KEEP_ALIVE_S, access_log=None)
 
-    application = web.Application()
-    application.router.add_get("/livez", livez)
-    application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", exposition)
-    return application
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a head that could not be parsed, with nothing of what it held, here or in a log."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun and cannot be taken back")
+        return _refusal(status, Server=_NAME)
+
+
+def _refusal(status: int, **headers: str) -> web.Response:
+    response = web.Response(status=status, headers=headers)
+    response.force_close()
+    return response
+
+
+def _told(found: Readiness) -> web.Response:
+    document = orjson.dumps({"status": found.status, "checks": found.checks})
+    return web.Response(status=found.http_status, body=document, content_type="application/json")
+
+
+def _place(fault: Exception) -> str:
+    """Tell what kind of fault it is and where it arose: its text may hold secrets."""
+    frames = reversed(traceback.extract_tb(fault.__traceback__))
+    return f"{type(fault).__name__} at " + " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames)
 
 
 def _worst(checks: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
