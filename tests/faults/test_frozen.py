@@ -100,7 +100,7 @@ async def test_a_pause_of_the_process_refuses_nobody_and_sends_nothing_twice(
     assert ids(stub) == Counter(range(len(callers.asked)))
 
 
-async def test_a_process_that_gets_a_tenth_of_the_time_refuses_nobody_and_sends_nothing_twice(
+async def test_a_process_that_gets_a_tenth_of_the_time_has_nobody_sign_in_again_and_sends_nothing_twice(
     service: Service, callers: Callers, stub: StubUpstream
 ) -> None:
     """As the kernel does it under a quota: some milliseconds of each tenth of a second, then nothing."""
