@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from sidecar.demo.issuer import DevIssuer
-from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, credentials, request
+from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, credentials, request
 from tests.faults.conftest import Serve
-from tests.mcp_server import Stream, StubUpstream, reply
+from tests.mcp_server import Stream, StubUpstream
 from tests.service import Service, until
 
 PATIENCE_S = 20.0
@@ -52,34 +52,6 @@ async def test_sigterm_loses_no_answer(serve: Serve, stub: StubUpstream) -> None
     assert (answer.status_code, answer.json()["result"]) == (200, {})
     async with asyncio.timeout(PATIENCE_S):
         assert await service.process.wait() == 0
-
-
-@pytest.mark.parametrize("on", ["embedded", "redis"])
-async def test_sigkill_loses_no_key_no_revocation_and_no_session(
-    serve: Serve, stub: StubUpstream, redis_settings: dict[str, Any], on: str
-) -> None:
-    good: list[str] = []
-    revoked: list[str] = []
-    for round_ in range(4):
-        service = await serve(**(redis_settings if on == "redis" else {}))
-        lines = credentials(token=service.token)
-        for key in good + revoked:
-            assert (await ping(service, key=key)).status_code == (401 if key in revoked else 200)
-        for name in "abc":
-            made = await service.client.post(KEYS, json={"name": name}, headers=lines)
-            good.append(made.json()["key"])
-        revoked.append(good.pop())
-        gone = await service.client.delete(f"{KEYS}/key_{revoked[-1][4:16]}", headers=lines)
-        assert gone.status_code == 204
-        if round_ == 0:
-            stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}}, Mcp_Session_Id="s-1")
-            assert (await service.client.post(JWT_ROUTE, json=request("initialize"), headers=lines)).status_code == 200
-            stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}})
-        session = [*lines, ("Mcp-Session-Id", "s-1")]
-        assert (await service.client.post(JWT_ROUTE, json=request("ping"), headers=session)).status_code == 200
-        service.process.kill()
-        await service.process.wait()
-    assert (len(good), len(revoked)) == (8, 4)
 
 
 async def test_few_file_descriptors_are_a_503_at_the_door_and_it_recovers(serve: Serve) -> None:
