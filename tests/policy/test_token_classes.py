@@ -1,6 +1,7 @@
 """The classes of forged signatures that Wycheproof's vectors for JWS consist of, made here with keys of our own.
 
-https://github.com/C2SP/wycheproof, testvectors_v1/json_web_signature_test.json: the names are its flags. What other tests hold one by one (other padding, DER, zero, unused bits, key strength) is not repeated.
+https://github.com/C2SP/wycheproof, testvectors_v1/json_web_signature_test.json: the names are
+its flags. What other tests hold one by one (DER, unused bits, key strength) is not repeated.
 """
 
 from __future__ import annotations
