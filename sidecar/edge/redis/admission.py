@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
+from sidecar.bounded import BoundedDict
 from sidecar.edge.redis import names
 from sidecar.edge.redis.handles import idle_ms
 from sidecar.edge.redis.keys import key_record
-from sidecar.edge.redis.link import Argument, OnRedis, Script
+from sidecar.edge.redis.link import Argument, Link, OnRedis, Script
 from sidecar.model import Admission, Limit, Quota, Verdict
 from sidecar.policy.windows import US_PER_S
 
@@ -18,18 +20,35 @@ FAILURES: Final = Script("window", "failures")
 NOW: Final = Struct(">d")
 QUOTA: Final = Struct(">ddd")
 US_PER_DAY: Final = 86_400 * US_PER_S
+REMEMBERED: Final = 10_000
+
+
+class _Question(NamedTuple):
+    """A packed command, and what of it is not in its key."""
+
+    packed: bytes
+    limits: tuple[Limit, ...]
+    day: int
 
 
 class RedisAdmission(OnRedis):
-    """Standing, limits and usage counts of a request in one script; what it decides stands in ``scripts/admit.lua``."""
+    """Standing, limits and usage counts of a request in one script; what it decides stands in ``scripts/admit.lua``.
+
+    What is asked of one credential is nearly always the same: the packed commands of 10 000 are remembered, about a
+    kilobyte each, until the day ends or other limits apply.
+    """
 
     _day = 0
     """The day by Redis's clock, as last heard: usage is kept by day, and a script's keys are named beforehand."""
 
+    def __init__(self, link: Link, clock: Callable[[], float] | None) -> None:
+        super().__init__(link, clock)
+        self._questions: BoundedDict[tuple[object, ...], _Question] = BoundedDict(REMEMBERED)
+
     async def admit(self, admission: Admission) -> Verdict:
         """See `stores.AdmissionStore`."""
         while True:
-            answer: bytes = await self._link.run(ADMIT, self._keys(admission), *self._arguments(admission))
+            answer: bytes = await self._link.send(self._question(admission), ADMIT)
             standing, (now_us,), rest = answer[:1], NOW.unpack_from(answer, 1), answer[1 + NOW.size :]
             if standing != b"d":
                 break
@@ -64,6 +83,28 @@ class RedisAdmission(OnRedis):
         key = names.failures(address, limit.name)
         answer: bytes = await self._link.run(FAILURES, (key,), self.passed_us(), limit.requests, window_us, spend)
         return quotas((limit,), answer)[0]
+
+    def _question(self, admission: Admission) -> bytes:
+        if admission.handles or self._clock is not None:
+            return self._packed(admission)
+        asked = (
+            admission.account,
+            admission.credential_id,
+            admission.issued_at,
+            admission.token_id,
+            admission.key_id,
+            admission.key_version,
+            admission.write,
+            admission.counts_as_use,
+        )
+        known = self._questions.get(asked)
+        if known is None or known.limits is not admission.limits or known.day != self._day:
+            known = _Question(self._packed(admission), admission.limits, self._day)
+            self._questions[asked] = known
+        return known.packed
+
+    def _packed(self, admission: Admission) -> bytes:
+        return ADMIT.packed(self._keys(admission), self._arguments(admission))
 
     def _keys(self, admission: Admission) -> list[str]:
         account = admission.account

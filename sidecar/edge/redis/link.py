@@ -40,6 +40,10 @@ class Script:
         self.source = "".join(directory.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
+    def packed(self, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
+        """Write the command that runs it."""
+        return pack(("EVALSHA", self.sha, len(keys), *keys, *arguments))
+
 
 class Call(NamedTuple):
     """One command on its way, and who waits for its reply."""
@@ -106,20 +110,26 @@ class Link:
         Raises:
             StoreUnavailable: out of the future, for whatever goes wrong.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        return self.send(pack(arguments), script)
+
+    def send(self, packed: bytes, script: Script | None) -> asyncio.Future[Any]:
+        """Send a command that was packed before; see `call`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
         if self._closed:
             settle(future, ConnectionError("the store is closed"))
             return future
-        if self._problem is not None and (self._trips or asyncio.get_running_loop().time() < self._paused_until):
+        if self._problem is not None and (self._trips or loop.time() < self._paused_until):
             settle(future, self._problem)
             return future
-        self._waiting.append(Call(pack(arguments), future, script))
-        self._board()
+        self._waiting.append(Call(packed, future, script))
+        if not self._boarding:
+            self._board()
         return future
 
     def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
         """Run a script; see `call`."""
-        return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, script=script)
+        return self.send(script.packed(keys, arguments), script)
 
     async def aclose(self) -> None:
         """Wait for what is under way and close every connection."""
