@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from contextlib import AsyncExitStack
 
 import httpx
 
-from tests.e2e.bed import JWT_ROUTE, Bed, credentials, request, tool_call
+from tests.e2e.bed import JWT_ROUTE, Bed, assert_refused, credentials, request, tool_call
 from tests.e2e.bed import with_other_secret as forged
 from tests.e2e.conftest import Start
 from tests.mcp_server import Stream, StubUpstream, echo
@@ -39,6 +40,37 @@ async def test_wrong_secrets_of_a_known_key_are_turned_away_and_known_keys_pass(
     assert set(statuses) <= {401, 503}
     assert statuses[503] > 0, "the queue for bcrypt is bounded"
     await others_are_served(bed, key=known)
+
+
+async def test_right_keys_that_are_new_here_get_in_while_wrong_ones_flood_and_are_never_called_wrong(
+    start: Start,
+) -> None:
+    """Each of them, too, wants a bcrypt of its own: there may be no room now, but never for long."""
+    bed = await start(api_keys={"bcrypt_cost": 8}, limits={"failed_auth": {"requests": 100_000, "window_s": 60}})
+    victim = await bed.key("mcp:full")
+    fresh = [await bed.key("mcp:full", account=f"account-{n}") for n in range(20)]
+    numbers, refused, flood_ends = itertools.count(), Counter[int](), asyncio.Event()
+
+    async def flood() -> None:
+        while not flood_ends.is_set():
+            refused[(await bed.post(request("ping"), key=forged(victim, next(numbers)))).status_code] += 1
+
+    async def arrive(key: str) -> None:
+        """Come back until there is room, sooner than a client should."""
+        while (answer := await bed.post(request("ping"), key=key)).status_code != 200:
+            assert_refused(answer, 503, "OVERLOADED")
+            await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        for _ in range(60):
+            group.create_task(flood())
+        while refused.total() < 60:  # noqa: ASYNC110 - it is the flood's count
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*[arrive(key) for key in fresh])
+        flood_ends.set()
+    assert refused[401] > 0
+    assert refused[503] > 0, "the flood was one"
+    assert set(refused) == {401, 503}
 
 
 async def test_an_address_that_fails_too_often_is_told_when_to_come_back(start: Start) -> None:
