@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, cast
 
 import orjson
@@ -14,18 +15,19 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     generate_latest,
 )
 
 from sidecar.denials import StoreUnavailable
+from sidecar.edge.telemetry_durations import Durations
 from sidecar.edge.telemetry_sink import LineSink
 from sidecar.model import Quota
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+_LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _STORE_LINE_S: Final = 10.0
 
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
@@ -48,7 +50,8 @@ class Telemetry:
         worker: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._access = access
+        self._writes_of = {level_of: access and _LEVELS[level_of] >= _LEVELS[level] for level_of in _LEVELS}
+        self._worker = {} if worker is None else {"worker": worker}
         self._sink = LineSink(sink, is_shared=worker is not None)
         self._log = structlog.wrap_logger(
             structlog.BytesLogger(cast(BinaryIO, self._sink)),
@@ -60,17 +63,19 @@ class Telemetry:
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
             cache_logger_on_first_use=True,
         )
-        if worker is not None:
-            self._log = self._log.bind(worker=worker)
+        if self._worker:
+            self._log = self._log.bind(**self._worker)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = self._counter("sidecar_requests", "Requests answered.", "route", "outcome", "era")
+        self._count_of: dict[tuple[str, str, str], Counter] = {}
         self._seconds = self._histogram("sidecar_request_seconds", "From request head to the end of the answer.")
         self._upstream_seconds = self._histogram("sidecar_upstream_seconds", "From sending upstream to its head.")
         self._open_streams = Gauge(
             "sidecar_open_streams", "Answers being streamed.", ("route",), registry=self.registry
         )
         self._limit_decisions = self._counter("sidecar_limit_decisions", "By each limit.", "policy", "decision")
+        self._decisions_of: dict[tuple[str, bool], Counter] = {}
         self._store_log = _StoreLog(clock)
         store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
         store_up.set_function(lambda: self._store_log.is_up)
@@ -95,14 +100,24 @@ class Telemetry:
         upstream_seconds: float | None,
         quotas: Iterable[Quota],
     ) -> None:
-        """Write a request's line and count it. `route`, `outcome` and `era` come from closed sets."""
-        self._requests.labels(route, outcome, era).inc()
+        """Write a request's line and count it. `route`, `outcome` and `era` come from closed sets.
+
+        The line is like that of an event, without structlog's price. What is counted of each set of labels is kept at
+        hand: there are as many as `labels()` itself keeps.
+        """
+        labels = (route, outcome, era)
+        count = self._count_of.get(labels)
+        if count is None:
+            count = self._count_of[labels] = self._requests.labels(*labels)
+        count.inc()
         self._seconds.observe(seconds)
         if upstream_seconds is not None:
             self._upstream_seconds.observe(upstream_seconds)
         self._count_decisions(quotas)
-        if self._access:
-            self._log.log(40 if outcome == "internal_error" else 20, "request", **members)
+        level = "error" if outcome == "internal_error" else "info"
+        if self._writes_of[level]:
+            head = {"ts": datetime.now(UTC), "level": level, "event": "request"}
+            self._sink.write(orjson.dumps({**head, **self._worker, **members}, default=str, option=_LINE))
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""
@@ -118,6 +133,8 @@ class Telemetry:
 
     def store(self, problem: StoreUnavailable | None) -> None:
         """Note whether the store answered, and if not, why; a line is written when that changes, but seldom."""
+        if problem is None and self._store_log.is_up and self._store_log.told_up:
+            return
         times = self._store_log.times_to_tell(is_up=problem is None)
         if problem is not None:
             self._store_failures.inc()
@@ -161,13 +178,18 @@ class Telemetry:
         judged = tuple(quotas)
         refused = [quota for quota in judged if quota.retry_s > 0]
         for quota in refused or judged:
-            self._limit_decisions.labels(quota.limit.name, "refused" if refused else "allowed").inc()
+            labels = (quota.limit.name, bool(refused))
+            count = self._decisions_of.get(labels)
+            if count is None:
+                decision = "refused" if refused else "allowed"
+                count = self._decisions_of[labels] = self._limit_decisions.labels(quota.limit.name, decision)
+            count.inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, buckets=_SECONDS, registry=self.registry)
+    def _histogram(self, name: str, text: str) -> Durations:
+        return Durations(name, text, _SECONDS, self.registry)
 
 
 class _StoreLog:
@@ -178,7 +200,7 @@ class _StoreLog:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.is_up = self._told_up = True
+        self.is_up = self.told_up = True
         self._times = {True: 0, False: 0}
         self._due_at = dict.fromkeys((True, False), -math.inf)
 
@@ -187,9 +209,9 @@ class _StoreLog:
         if is_up != self.is_up:
             self.is_up = is_up
             self._times[is_up] += 1
-        if is_up == self._told_up or self._clock() < self._due_at[is_up]:
+        if is_up == self.told_up or self._clock() < self._due_at[is_up]:
             return 0
-        self._told_up = is_up
+        self.told_up = is_up
         self._due_at[is_up] = self._clock() + _STORE_LINE_S
         times, self._times[is_up] = self._times[is_up], 0
         return times

@@ -7,12 +7,15 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import orjson
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.telemetry_durations import Durations
 from tests.fakes import Clock
 
 
@@ -113,3 +116,60 @@ def test_lines_below_the_level_are_not_written() -> None:
     telemetry.event("loud", level="warning")
 
     assert [orjson.loads(line)["event"] for line in sink.getvalue().splitlines()] == ["loud"]
+
+
+@pytest.mark.parametrize("worker", [None, 3])
+@pytest.mark.parametrize(("level", "outcome"), [("info", "forwarded"), ("error", "internal_error")])
+def test_the_line_of_a_request_looks_like_that_of_an_event(worker: int | None, level: str, outcome: str) -> None:
+    sink = io.BytesIO()
+    telemetry = Telemetry(sink, level="info", access=True, worker=worker)
+    members = {"request_id": "r", "account": None, "tool": "caf\u00e9\n\u2028", "status": 200, "duration_ms": 0.25}
+
+    telemetry.event("request", level=level, **members)
+    note(telemetry, outcome, members)
+
+    lines = sink.getvalue().splitlines(keepends=True)
+    event, request = (re.sub(rb'"ts":"[^"]*"', b"", line) for line in lines)
+    assert request == event
+    for line in lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", orjson.loads(line)["ts"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [
+        ({"level": "debug", "access": True}, ["info", "error"]),
+        ({"level": "warning", "access": True}, ["error"]),
+        ({"level": "debug", "access": False}, []),
+    ],
+)
+def test_lines_of_requests_are_written_as_the_settings_say(settings: dict[str, Any], written: list[str]) -> None:
+    sink = io.BytesIO()
+    telemetry = Telemetry(sink, **settings)
+
+    for outcome in ("forwarded", "internal_error"):
+        note(telemetry, outcome, {})
+
+    assert [orjson.loads(line)["level"] for line in sink.getvalue().splitlines()] == written
+    assert b'sidecar_requests_total{era="legacy",outcome="forwarded",route="/mcp"} 1.0' in telemetry.exposition()
+
+
+def test_durations_are_told_as_the_librarys_own_histogram_tells_them() -> None:
+    registry, other, bounds_s = CollectorRegistry(), CollectorRegistry(), (0.001, 0.5, 1.0, 60.0)
+    durations = Durations("seconds", "How long.", bounds_s, registry)
+    histogram = Histogram("seconds", "How long.", buckets=bounds_s, registry=other)
+    assert told(registry) == told(other)
+    for seconds in (0.0, 0.0005, 0.001, 0.0011, 0.5, 0.75, 60.0, 61.0, 0.1):
+        durations.observe(seconds)
+        histogram.observe(seconds)
+    assert told(registry) == told(other)
+
+
+def told(registry: CollectorRegistry) -> str:
+    return re.sub(r"(seconds_created) .*", r"\1", generate_latest(registry).decode())
+
+
+def note(telemetry: Telemetry, outcome: str, members: dict[str, Any]) -> None:
+    telemetry.request(
+        members, route="/mcp", outcome=outcome, era="legacy", seconds=0.1, upstream_seconds=None, quotas=()
+    )
