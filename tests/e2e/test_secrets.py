@@ -1,14 +1,20 @@
-"""Marked secrets on every path, and a search of everything that was written: log, metrics, answers, reprs, files."""
+"""Marked secrets on every path, and a search of everything that was written.
+
+Log, standard output and error, Python's own logging, metrics, answers, reprs, files, Redis, what the upstream received.
+"""
 
 from __future__ import annotations
 
 import base64
 import gc
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import redis
 from aiohttp import web
 
 from sidecar import config
@@ -120,19 +126,90 @@ def reprs_of_what_lives() -> list[tuple[str, str]]:
     return [(f"repr of {type(thing).__name__}", repr(thing)) for thing in ours]
 
 
-def stored(directory: Path) -> list[tuple[str, str]]:
-    return [("a stored file", path.read_bytes().decode("latin-1")) for path in directory.glob("sidecar-*.db*")]
+def stored(bed: Bed, store: StoreName, directory: Path) -> list[tuple[str, str]]:
+    """Return all that the store keeps."""
+    if store == "redis":
+        with redis.Redis.from_url(bed.settings["store"]["url"]) as client:
+            held = [(name, kept(client, name)) for name in client.scan_iter()]
+        assert len(held) > 3
+        return [("Redis", f"{name.decode('latin-1')} {value}") for name, value in held]
+    files = list(directory.glob("sidecar-*.db*"))
+    assert files
+    return [("a stored file", path.read_bytes().decode("latin-1")) for path in files]
+
+
+def kept(client: redis.Redis, name: bytes) -> str:
+    """Return what is under a name, whatever kind it is of."""
+    match client.type(name):
+        case b"string":
+            value: Any = client.get(name)
+        case b"hash":
+            value = client.hgetall(name)
+        case b"zset":
+            value = client.zrange(name, 0, -1)
+        case b"set":
+            value = client.smembers(name)
+        case b"list":
+            value = client.lrange(name, 0, -1)
+        case b"stream":
+            value = client.xrange(name)
+        case kind:
+            raise AssertionError(kind)
+    return repr(value)
+
+
+def pieces(credential: str) -> set[str]:
+    """Return what a credential must not be recognised by: a token's claims and signature, a key's bare secret."""
+    text = credential.removeprefix("Bearer ")
+    if text.startswith("mcp_") and len(text) == 50:
+        return {text[16:], text[16:44]}
+    return {part for part in text.split(".")[1:] if len(part) > 20} or {text}
+
+
+def note_credentials(bed: Bed) -> set[str]:
+    """Return a set that grows by the pieces of every credential which the bed's client presents from now on."""
+    presented: set[str] = set()
+
+    async def note(request: httpx.Request) -> None:
+        for name in ("authorization", "x-api-key"):
+            for credential in request.headers.get_list(name):
+                presented.update(pieces(credential))
+
+    bed.client.event_hooks = {"request": [note]}
+    return presented
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return what anybody but the test's own client said to Python's logging, with tracebacks."""
+    lines = [one for one in caplog.records if one.name.partition(".")[0] not in ("httpx", "httpcore")]
+    return [(f"logging as {one.name}", logging.Formatter().format(one)) for one in lines]
+
+
+def received(stub: StubUpstream) -> list[tuple[str, str]]:
+    """Return what the upstream was sent, bodies and all."""
+    assert len(stub.received) >= 8
+    assert stub.from_catalogue
+    everything = [*stub.received, *stub.from_catalogue]
+    return [("a request to the upstream", f"{one.target} {one.headers} {one.body!r}") for one in everything]
 
 
 async def test_no_secret_is_written_anywhere(
-    start: Start, stub: StubUpstream, store: StoreName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    stub: StubUpstream,
+    store: StoreName,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    writings = Writings()
+    caplog.set_level(logging.DEBUG)
+    writings, to_upstream = Writings(), Writings()
     shared = base64.b64encode(MARK.encode() * 2).decode()
     (tmp_path / "shared").write_text(shared)
     keys = [{"id": "k", "secret_file": str(tmp_path / "shared")}]
     settings: dict[str, Any] = {"identity": {"algorithm": "hmac-sha256", "keys": keys}, "log": {"level": "debug"}}
     bed = await start(store, **settings)
+    presented = note_credentials(bed)
     key = await bed.key("mcp:full")
     await refusals(bed, key, writings)
     await services(bed, stub, key, writings)
@@ -150,10 +227,17 @@ async def test_no_secret_is_written_anywhere(
         ("readiness", (await bed.admin.get("/readyz")).text),
         ("check-config", json.dumps(config.settings(loaded), default=str)),
         ("the repr of the settings", repr(loaded)),
-        *stored(tmp_path),
+        *logged(caplog),
+        ("standard output and error", str(capfd.readouterr())),
+        *stored(bed, store, tmp_path),
     ]
     assert len(bed.accesses()) >= 30, "the paths above were really walked"
-    writings.assert_without(bed.secrets | {MARK, shared, UPSTREAM_SESSION})
+    assert len(presented) >= 15
+    writings.assert_without(bed.secrets | presented | {MARK, shared, UPSTREAM_SESSION})
+    to_upstream.texts = received(stub)
+    to_upstream.assert_without(
+        (bed.secrets | presented | {shared}) - {MARK}
+    )  # which is in the bodies, and is to arrive
 
 
 async def test_no_repr_shows_a_secret_while_requests_are_under_way(
