@@ -33,7 +33,6 @@ from sidecar.wiring import open_store
 
 __all__ = ["Sidecar", "keyring", "open_store"]
 
-_STOP_S: Final = 10.0
 _BODY_TIMEOUT_S: Final = 30.0
 
 
@@ -73,6 +72,7 @@ class Sidecar:
         """Where the public port really is; with port 0 the system chose it."""
         self.admin_url = ""
         self.keyring: Keyring
+        self._listener: Listener | None = None
         self._store: Store
         self._key_sets: KeySets
         self._upstream: UpstreamClient
@@ -100,10 +100,16 @@ class Sidecar:
         admin = {"admin": self.admin_url} if self.admin_url else {}
         self.telemetry.event("started", public=self.public_url_bound, **admin, parser=request_parser())
 
-    async def stop(self) -> None:
-        """Take no new requests, give those that run a moment to finish, and let go of everything."""
+    async def stop(self, *, delayed: bool = False) -> None:
+        """Answer what was asked, take no new requests, and let go of everything.
+
+        `delayed`: requests are taken for `drain.delay_s` more, for load balancers that have not heard of it yet.
+        """
         self._phase = "draining"
         self.telemetry.event("stopping")
+        if self._listener is not None and delayed:
+            self._listener.is_draining = True
+            await asyncio.sleep(self._config.drain.delay_s)
         try:
             await self._parts.aclose()
         except StoreUnavailable as problem:
@@ -179,7 +185,7 @@ class Sidecar:
             stream_limit=stream_limit,
             telemetry=telemetry,
         )
-        streams = OpenStreams(self._store, gateway.recheck, telemetry)
+        streams = OpenStreams(self._store, gateway.recheck, telemetry, offline_grace_s=config.api_keys.offline_grace_s)
         await self._parts.enter_async_context(_running(streams.watch()))
         rule = config.api_keys.management
         return PublicServer(
@@ -212,20 +218,21 @@ class Sidecar:
     async def _start_public(self, server: PublicServer) -> None:
         listener = Listener(server.handle, bad_head=self._note_bad_head, max_connections=descriptors.max_connections())
         await self._parts.enter_async_context(_running(listener.watch()))
-        listen = self._config.listen
-        port = await asyncio.get_running_loop().create_server(
+        listen, drain, loop = self._config.listen, self._config.drain, asyncio.get_running_loop()
+        port = await loop.create_server(
             listener, listen.host, listen.port, backlog=1024, reuse_port=self._worker is not None
         )
         for bound in port.sockets:
             probe_when_silent(bound)
 
         async def close() -> None:
-            port.close()
-            listener.pre_shutdown()  # idle connections end now, busy ones after their answer
-            server.end_streams()
-            await listener.shutdown(_STOP_S / 2)  # it waits as long again for what it has asked to end
+            farewell = loop.call_later(drain.streams_s, server.end_streams)
+            await listener.close(port, drain.requests_s)
+            farewell.cancel()
+            await server.finish_acts()
 
         self._parts.push_async_callback(close)
+        self._listener = listener
         self.public_url_bound = http_url(port.sockets[0].getsockname())
 
     def _note_bad_head(self, status: int) -> None:

@@ -5,7 +5,7 @@ Edges implement these; fakes stand under the same contract suites.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from sidecar.model import (
@@ -104,8 +104,8 @@ class UpstreamAnswer(Protocol):
         """
         ...
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body.
+    async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
+        """Return the whole body. `hold` is told how much of it is here as it grows, and may raise.
 
         Raises:
             BadGateway: when it is longer than `limit` bytes, or breaks off.

@@ -28,11 +28,15 @@ class Service(Protocol):
 
     async def start(self) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def stop(self, *, delayed: bool) -> None: ...
 
 
 async def run(service: Service, stop: asyncio.Event) -> int:
-    """Run until the event, SIGTERM or SIGINT; return the exit code."""
+    """Run until the event, SIGTERM or SIGINT; return the exit code.
+
+    SIGTERM comes from an orchestrator, which has to tell others that nothing more is to be sent here; SIGINT from
+    somebody who waits at a terminal.
+    """
     try:
         return await _run(service, stop)
     finally:
@@ -40,8 +44,14 @@ async def run(service: Service, stop: asyncio.Event) -> int:
 
 
 async def _run(service: Service, stop: asyncio.Event) -> int:
+    received: list[signal.Signals] = []
+
+    def end(by: signal.Signals) -> None:
+        received.append(by)
+        stop.set()
+
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal_number, end, signal_number)
     try:
         parser = request_parser()
         if parser != "llhttp":
@@ -52,7 +62,7 @@ async def _run(service: Service, stop: asyncio.Event) -> int:
         service.telemetry.event("start_failed", level="error", problem=detail)
         return 1
     await stop.wait()
-    await service.stop()
+    await service.stop(delayed=received[:1] == [signal.SIGTERM])
     return 0
 
 

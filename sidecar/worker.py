@@ -34,11 +34,11 @@ class Worker:
         await self._sidecar.start()
         self._answering = asyncio.create_task(self._answer())
 
-    async def stop(self) -> None:
+    async def stop(self, *, delayed: bool) -> None:
         """Stop the sidecar, at once when there is nobody left to wait for it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ORPHANS_STOP_S if self._orphaned else None):
-                await self._sidecar.stop()
+                await self._sidecar.stop(delayed=delayed)
         self._answering.cancel()
 
     async def _answer(self) -> None:

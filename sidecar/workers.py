@@ -27,8 +27,8 @@ _SILENCE_S: Final = 30.0
 _ASKS_PER_SILENCE: Final = 6
 _STARTS_WITHIN_S: Final = 120.0
 """Long, because many workers that start at once on few cores wait for each other."""
-_STOPS_WITHIN_S: Final = 15.0
-"""A worker gives its requests 10 s and then has to let go of its parts."""
+_LETS_GO_WITHIN_S: Final = 6.0
+"""A worker that has drained has to let go of its parts."""
 _STEADY_S: Final = 60.0
 _MAX_PAUSE_S: Final = 30.0
 _MAX_DOUBLINGS: Final = 5
@@ -49,6 +49,7 @@ class Supervisor:
         self._module = module
         self._parts = contextlib.AsyncExitStack()
         self._phase: Literal["starting", "serving", "draining"] = "starting"
+        self._stop_signal = signal.SIGINT
         self._workers: dict[int, WorkerProcess] = {}
         self._counts: dict[int, list[Family]] = {}
         """What each worker counted when it was last asked."""
@@ -79,9 +80,10 @@ class Supervisor:
             "started", public=self.public_url_bound, admin=self.admin_url, workers=self._config.workers
         )
 
-    async def stop(self) -> None:
-        """Let every worker finish what it does, and let go of everything."""
+    async def stop(self, *, delayed: bool = False) -> None:
+        """Let every worker finish what it does, and let go of everything. `delayed`: as with `Sidecar.stop`."""
         self._phase = "draining"
+        self._stop_signal = signal.SIGTERM if delayed else signal.SIGINT
         self.telemetry.event("stopping")
         await self._parts.aclose()
         self.telemetry.event("stopped")
@@ -191,7 +193,9 @@ class Supervisor:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*map(_stop, self._workers.values()))
+        drain = self._config.drain
+        patience_s = drain.delay_s + drain.requests_s + _LETS_GO_WITHIN_S
+        await asyncio.gather(*[_stop(worker, self._stop_signal, patience_s) for worker in self._workers.values()])
 
 
 def pause_before_restart_s(deaths: int) -> float:
@@ -199,10 +203,10 @@ def pause_before_restart_s(deaths: int) -> float:
     return 0.0 if deaths <= 1 else min(2.0 ** min(deaths - 2, _MAX_DOUBLINGS), _MAX_PAUSE_S)
 
 
-async def _stop(worker: WorkerProcess) -> None:
-    worker.send_signal(signal.SIGTERM)
+async def _stop(worker: WorkerProcess, by: signal.Signals, patience_s: float) -> None:
+    worker.send_signal(by)
     try:
-        async with asyncio.timeout(_STOPS_WITHIN_S):
+        async with asyncio.timeout(patience_s):
             await worker.wait()
     except TimeoutError:
         worker.send_signal(signal.SIGKILL)

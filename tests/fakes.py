@@ -40,7 +40,7 @@ class CannedAnswer:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         return self._body
 
     def close(self) -> None:

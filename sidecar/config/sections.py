@@ -251,6 +251,15 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainConfig:
+    """How long a process that was told to stop goes on."""
+
+    delay_s: int = setting(v.whole(0, 3600, of="seconds"), 5)
+    requests_s: int = setting(v.whole(0, _DAY_S, of="seconds"), 20)
+    streams_s: int = setting(v.whole(0, _DAY_S, of="seconds"), 5)
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """The log on standard output."""
 
@@ -287,4 +296,5 @@ class Config:
     limits: LimitsConfig = nested(LimitsConfig)
     identity: IdentityConfig = nested(IdentityConfig)
     store: StoreConfig = nested(StoreConfig)
+    drain: DrainConfig = nested(DrainConfig)
     log: LogConfig = nested(LogConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from sidecar.denials import BadGateway, Denial, GatewayTimeout
@@ -78,10 +78,12 @@ class Answer:
             await self.wait(self._idle_timeout_s)
         return self._take()
 
-    async def read(self, limit: int) -> bytes:
+    async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         body = bytearray()
         async for piece in self:
             body += piece
+            if hold is not None:
+                hold(len(body))
             if len(body) > limit:
                 self.close()
                 raise BadGateway("upstream_too_large", detail=f"the answer is longer than {limit} bytes")

@@ -9,9 +9,12 @@ from sidecar.model import Headers
 from sidecar.policy.headers import HOP_BY_HOP, connection_tokens
 
 _DROPPED: Final = frozenset(
-    {"server", "set-cookie", "www-authenticate", "proxy-authenticate", "x-request-id", "content-length"}
+    {
+        *(name.encode() for name in HOP_BY_HOP),
+        *(b"server", b"set-cookie", b"www-authenticate", b"x-request-id", b"content-length"),
+    }
 )
-_DROPPED_PREFIXES: Final = ("access-control-", "signature", "x-ratelimit-", "ratelimit")
+_DROPPED_PREFIXES: Final = (b"access-control-", b"signature", b"x-ratelimit-", b"ratelimit")
 
 
 def require_usable(status: int) -> None:
@@ -36,28 +39,25 @@ def may_hold_messages(status: int) -> bool:
     return 200 <= status < 300 and status not in (202, 204)
 
 
-def to_client(lines: Headers) -> list[tuple[str, str]]:
-    """Return the upstream's header lines that the client gets.
+def to_client(lines: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the upstream's header lines that the client gets, as they came.
 
     Dropped: hop-by-hop, framing (the server's own), what would speak for us (`Server`, rate headers, signatures,
-    CORS, challenges), cookies, and a value that is not UTF-8, which could not be sent as it came.
+    CORS, challenges) and cookies.
     """
-    named = connection_tokens(
-        ", ".join(value.decode("latin-1") for name, value in lines if name.lower() == b"connection") or None
-    )
+    named: frozenset[str] = frozenset()
     kept = []
-    for raw_name, raw_value in lines:
-        name = raw_name.decode("latin-1")
-        lower = name.lower()
-        if lower in HOP_BY_HOP or lower in _DROPPED or lower in named or lower.startswith(_DROPPED_PREFIXES):
-            continue
-        try:
-            kept.append((name, raw_value.decode()))
-        except UnicodeDecodeError:
-            continue
+    for line in lines:
+        lower = line[0].lower()
+        if lower == b"connection":
+            named |= connection_tokens(line[1].decode("latin-1"))
+        elif lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES):
+            kept.append(line)
+    if named:
+        return [line for line in kept if line[0].lower().decode("latin-1") not in named]
     return kept
 
 
-def content_length(lines: Headers) -> str | None:
+def content_length(lines: Headers) -> bytes | None:
     """Return the announced length of an upstream's answer, which its HTTP parser has checked."""
-    return next((value.decode("latin-1") for name, value in lines if name.lower() == b"content-length"), None)
+    return next((value for name, value in lines if name.lower() == b"content-length"), None)

@@ -56,6 +56,11 @@ class EventSplitter:
         self._require_size(len(self._pending))
         return events
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How long the unfinished event is."""
+        return len(self._pending)
+
     def comments(self) -> bytes:
         """Take out the whole comment lines that the unfinished event begins with: nobody need wait for them."""
         match = _COMMENTS.match(self._pending, 0, self._line)

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
 import pytest
-from aiohttp import http_parser, web
+from aiohttp import http_parser
 
-from sidecar.edge.http.listener import HEAD_S, STALL_S, Listener, request_parser
+from sidecar.edge.http.connection import HEAD_S, STALL_S, Connection
+from sidecar.edge.http.listener import Listener, request_parser
+from sidecar.edge.http.request import Request
+from sidecar.edge.http.response import Response
 from tests.fakes import Clock, Ticks
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -30,16 +33,16 @@ class Port:
         self.number = 0
         self._writers: list[asyncio.StreamWriter] = []
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: Request) -> None:
         self.asked.set()
-        if request.path == "/":
+        if request.target == "/":
             await self.may_answer.wait()
-            return web.Response(text="ok")
-        response = web.StreamResponse()
-        await response.prepare(request)
+            await request.send(Response(200, body=b"ok"))
+            return
+        request.begin(200, [], None)
         try:
             while True:
-                await response.write(bytes(65_536))
+                await request.write(bytes(65_536))
                 await asyncio.sleep(0)
         except (ConnectionError, asyncio.CancelledError):
             self.left.set()
@@ -57,13 +60,15 @@ class Port:
         watch = asyncio.ensure_future(self.listener.watch(self.ticks))
         server = await asyncio.get_running_loop().create_server(self.listener, "127.0.0.1", 0)
         self.number = server.sockets[0].getsockname()[1]
-        async with server, asyncio.timeout(PATIENCE_S):
-            yield self
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                yield self
+        finally:
             watch.cancel()
             for writer in self._writers:
                 writer.transport.abort()
             await asyncio.gather(watch, *[writer.wait_closed() for writer in self._writers], return_exceptions=True)
-            await self.listener.shutdown(0.1)
+            await self.listener.close(server, PATIENCE_S)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return a connection that the listener has taken in."""
@@ -148,21 +153,58 @@ async def test_a_client_that_does_not_read_its_answer_is_left() -> None:
 
 
 @pytest.mark.parametrize("room", [1, 3])
-async def test_beyond_its_room_it_says_503_at_once_and_has_room_again_when_one_leaves(room: int) -> None:
+async def test_where_every_place_is_a_request_that_is_served_the_next_is_told_503_at_once(room: int) -> None:
     async with Port(max_connections=room).open() as port:
-        port.may_answer.set()
-        writers = [(await port.connect())[1] for _ in range(room)]
-        reader, _ = await port.call()
+        served = [await port.connect() for _ in range(room)]
+        for _, writer in served:
+            writer.write(HEAD + b"\r\n")
+        while any(not connection.is_serving for connection in port.listener.connections):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        reader, writer = await port.call()
+        writer.write(HEAD * 1000)  # what is unread when a connection is closed must not take the answer with it
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1\r\n" in answer
         assert port.bad_heads == [503]
-        writers[0].close()
-        while len(port.listener.connections) == room:  # noqa: ASYNC110 - until the end has come through
-            await asyncio.sleep(0)
-        reader, writer = await port.connect()
+        port.may_answer.set()
+        for reader, _ in served:
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("room", [1, 3])
+async def test_where_clients_hold_places_and_ask_nothing_a_newcomer_gets_the_place_of_the_longest(room: int) -> None:
+    async with Port(max_connections=room).open() as port:
+        port.may_answer.set()
+        silent = [await port.connect() for _ in range(room)]
+        slow = silent[0][1]
+        slow.write(HEAD)
+        await settled()
+        reader, writer = await port.call()
         writer.write(HEAD + b"\r\n")
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        assert (await silent[0][0].read()).startswith(b"HTTP/1.1 503 ")
+        assert port.bad_heads == [503]
+        for reader, writer in silent[1:]:
+            writer.write(HEAD + b"\r\n")
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_follows_a_request_to_switch_to_another_protocol_is_not_looked_at() -> None:
+    async with Port().open() as port:
+        port.may_answer.set()
+        reader, writer = await port.connect()
+        writer.write(b"CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n" + HEAD + b"\r\n")
+        assert (await reader.read()).count(b"HTTP/1.1") == 1
+
+
+async def test_requests_that_come_ahead_are_answered_in_turn() -> None:
+    async with Port().open() as port:
+        port.may_answer.set()
+        reader, writer = await port.connect()
+        writer.write((HEAD + b"\r\n") * 100 + b"GET\r\n\r\n")
+        answers = await reader.read()
+        assert answers.count(b"\r\n\r\nok") == 100
+        assert answers.rpartition(b"ok")[2].startswith(b"HTTP/1.1 400 ")
 
 
 def test_requests_are_parsed_by_llhttp() -> None:
@@ -192,7 +234,7 @@ async def test_a_connection_that_cannot_be_judged_does_not_end_the_watch_over_th
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
     fault = RuntimeError("the state of one connection")
 
-    def judge(connection: object) -> None:
+    def judge(connection: Connection) -> None:
         if connection is broken:
             raise fault
         end_if_overdue(connection)
@@ -200,8 +242,8 @@ async def test_a_connection_that_cannot_be_judged_does_not_end_the_watch_over_th
     async with Port().open() as port:
         await port.connect()
         (broken,) = port.listener.connections
-        end_if_overdue = type(broken).end_if_overdue  # type: ignore[attr-defined]  # the listener's own connection
-        monkeypatch.setattr(type(broken), "end_if_overdue", judge)
+        end_if_overdue = Connection.end_if_overdue
+        monkeypatch.setattr(Connection, "end_if_overdue", judge)
         readers = [(await port.connect())[0] for _ in range(5)]
         port.clock.pass_(HEAD_S + 1)
         await port.look()

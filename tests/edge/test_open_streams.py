@@ -76,7 +76,9 @@ async def watched(*answers: Any, denial: Denial | None = None) -> tuple[Exchange
     changes: Any = Changes(*answers)
     ticks, events, exchange, answer = Ticks(), Events(), Exchange(), Answer()
     observer: Any = events
-    streams = OpenStreams(changes, refuse(denial or InvalidToken("token_revoked")), observer, sleep=ticks)
+    streams = OpenStreams(
+        changes, refuse(denial or InvalidToken("token_revoked")), observer, offline_grace_s=60.0, sleep=ticks
+    )
     watch = asyncio.ensure_future(streams.watch())
     stream: Any = exchange
     upstream: Any = answer
@@ -151,7 +153,7 @@ async def test_a_revocation_that_nobody_told_of_ends_its_stream_within_a_round_o
             raise InvalidToken("token_revoked")
         return principal
 
-    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks, offline_grace_s=60.0)
     exchanges: list[Any] = [Exchange(replace(WHO, account=f"acme{number}")) for number in range(120)]
     async with watching(streams, exchanges):
         await passed(ticks, 1)
@@ -177,7 +179,7 @@ async def test_looking_at_many_streams_leaves_turns_to_others() -> None:
             turns.append(len(looked_at))
             await asyncio.sleep(0)
 
-    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks, offline_grace_s=60.0)
     async with watching(streams, [Exchange() for _ in range(1_000)]):
         busy = asyncio.ensure_future(others())
         await passed(ticks, 1)
@@ -201,7 +203,7 @@ async def test_what_could_not_be_looked_at_is_asked_for_again() -> None:
     stream: Any = Exchange()
     upstream: Any = Answer()
     ticks = Ticks()
-    streams = OpenStreams(record, recheck, observer, sleep=ticks)
+    streams = OpenStreams(record, recheck, observer, sleep=ticks, offline_grace_s=60.0)
     watch = asyncio.ensure_future(streams.watch())
     with streams.open(stream, upstream):
         async with asyncio.timeout(5):
@@ -226,7 +228,7 @@ async def test_a_client_that_leaves_while_its_credential_is_revoked_has_left() -
         handler.cancel()
         raise InvalidToken("token_revoked")
 
-    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks, offline_grace_s=60.0)
 
     async def handle() -> None:
         with streams.begin(exchange):
@@ -247,7 +249,7 @@ async def test_a_request_that_was_answered_is_watched_no_longer() -> None:
     observer: Any = Events()
     exchange: Any = Exchange()
     ticks = Ticks()
-    streams = OpenStreams(changes, refuse(InvalidToken("token_revoked")), observer, sleep=ticks)
+    streams = OpenStreams(changes, refuse(InvalidToken("token_revoked")), observer, offline_grace_s=60.0, sleep=ticks)
     with streams.begin(exchange):
         pass
     async with watching(streams, []):
@@ -300,7 +302,7 @@ async def test_a_stream_that_cannot_be_looked_at_keeps_nobody_else_from_being_lo
             raise InvalidToken("token_revoked")
         return principal
 
-    streams = OpenStreams(changes, recheck, observer, sleep=ticks)
+    streams = OpenStreams(changes, recheck, observer, sleep=ticks, offline_grace_s=60.0)
     async with watching(streams, [damaged, other]):
         await passed(ticks, 1)
         is_damaged = True

@@ -8,11 +8,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
-from multidict import CIMultiDict
 
 from sidecar.edge.http.listener import Listener
 from sidecar.edge.http.relay import relay
+from sidecar.edge.http.request import Request
 from sidecar.edge.http.streams import with_pauses
 
 
@@ -23,9 +22,9 @@ async def relayed(pieces: Iterable[bytes], content_type: str = "text/event-strea
         for piece in pieces:
             yield piece
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        lines = CIMultiDict({"Content-Type": content_type})
-        return await relay(request, 200, lines, source(), ended=lambda: False)
+    async def handle(request: Request) -> None:
+        lines = [(b"Content-Type", content_type.encode())]
+        await relay(request, 200, lines, source(), length=None, ended=lambda: False)
 
     server = await asyncio.get_running_loop().create_server(Listener(handle, bad_head=lambda _: None), "127.0.0.1", 0)
     async with server, aiohttp.ClientSession() as client:

@@ -215,16 +215,17 @@ def test_the_upstreams_headers_reach_the_client_except_what_would_speak_for_us()
     )
 
     assert answers.to_client(lines) == [
-        ("Content-Type", "text/event-stream"),
-        ("Mcp-Session-Id", "s-1"),
-        ("X-Own", "é"),
-        ("Date", "now"),
-        ("Retry-After", "7"),
+        (b"Content-Type", b"text/event-stream"),
+        (b"Mcp-Session-Id", b"s-1"),
+        (b"X-Own", "é".encode()),
+        (b"X-Not-Utf8", b"\xff"),
+        (b"Date", b"now"),
+        (b"Retry-After", b"7"),
     ]
 
 
 def test_the_announced_length_is_found_whatever_its_case() -> None:
-    assert answers.content_length(((b"CONTENT-length", b"12"),)) == "12"
+    assert answers.content_length(((b"CONTENT-length", b"12"),)) == b"12"
     assert answers.content_length(()) is None
 
 

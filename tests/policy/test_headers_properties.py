@@ -134,7 +134,7 @@ def test_nothing_of_the_upstreams_that_would_speak_for_us_reaches_the_client(
     asked: list[tuple[str, str]], connection: str
 ) -> None:
     given_out = (*((name.encode(), value.encode()) for name, value in asked), (b"CONNECTION", connection.encode()))
-    kept = answers.to_client(given_out)
+    kept = [(name.decode(), value.decode()) for name, value in answers.to_client(given_out)]
 
     hops = {token.strip(" \t").lower() for token in connection.split(",")}
     assert {name.lower() for name in SPEAKS_FOR_US}.isdisjoint(name.lower() for name, _ in kept)

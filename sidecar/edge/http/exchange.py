@@ -11,6 +11,8 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.denials import Denial, InvalidRequest, PayloadTooLarge, RequestTimeout
+from sidecar.edge.http.holding import HeldBytes
+from sidecar.edge.http.request import Request
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import IpNetwork
@@ -18,7 +20,6 @@ from sidecar.policy.addresses import IpNetwork
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GLANCE_BYTES: Final = 65_536
 _GLANCE_S: Final = 0.25
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
@@ -26,27 +27,31 @@ class Exchange:
 
     __slots__ = (
         "_body_taken",
+        "_held",
         "_is_doubtful",
+        "_room",
+        "denial",
         "ended_by",
         "facts",
         "progress",
-        "refused_within",
         "request",
         "started",
         "streamed_status",
         "upstream_s",
     )
 
-    def __init__(self, request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> None:
+    def __init__(self, request: Request, trusted_proxies: tuple[IpNetwork, ...], room: HeldBytes) -> None:
         self.request = request
+        self._room = room
+        self._held = 0
         self.facts = _facts(request, trusted_proxies)
         self.progress = Progress()
         self.started = time.perf_counter()
         self.upstream_s: float | None = None
         self.ended_by: str | None = None
         """Why we ended a stream that would have gone on."""
-        self.refused_within: Denial | None = None
-        """The first refusal that took the place of a message in an answer that had begun."""
+        self.denial: Denial | None = None
+        """The refusal that was the answer, or the first that took the place of a message in one that had begun."""
         self.streamed_status: int | None = None
         """The status of an event stream that has begun. Many clients leave it once they have what they asked for."""
         self._body_taken = False
@@ -56,21 +61,24 @@ class Exchange:
         """Read the whole body.
 
         Raises:
+            Overloaded: too much is held of others.
             PayloadTooLarge: it is longer than `max_body_bytes`, or says so; what is left stays unread.
             RequestTimeout: it took longer than `timeout_s`.
         """
-        declared = self.request.content_length
-        if declared is not None and declared > max_body_bytes:
+        declared = self._declared_bytes
+        if declared > max_body_bytes:
             raise PayloadTooLarge("body_too_large", detail=f"{declared} bytes announced")
         if self.facts.headers.get("expect", "").lower() == "100-continue":
-            await self.request.writer.write(_CONTINUE)
-            self.request.writer.output_size = 0
+            self.request.invite_body()
         self._body_taken = True
-        try:
-            async with asyncio.timeout(timeout_s):
-                body = await self._read(max_body_bytes)
-        except TimeoutError:
-            raise RequestTimeout("body_timeout") from None
+        if self.request.has_arrived:
+            body = await self._read(max_body_bytes)
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    body = await self._read(max_body_bytes)
+            except TimeoutError:
+                raise RequestTimeout("body_timeout") from None
         if body is None:
             raise PayloadTooLarge("body_too_large")
         return body
@@ -85,20 +93,26 @@ class Exchange:
 
     def require_no_body(self) -> None:
         """Raise InvalidRequest when a body came with a method that has none."""
-        if self.request.body_exists:
+        if self.request.has_body:
             raise InvalidRequest("unexpected_body", "This method takes no body")
 
     def require_plain_framing(self) -> None:
         """Raise InvalidRequest when it is open to doubt where this request ends; the connection then ends with it."""
-        version = self.request.version
         self._is_doubtful = True
-        headers.require_plain_framing(self.facts.headers, (version.major, version.minor))
+        headers.require_plain_framing(self.facts.headers, self.request.version)
         self._is_doubtful = False
 
     def abandon(self) -> None:
         """Break off the client's connection, for a client that does not read."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
+        self.request.abandon()
+
+    def hold(self, size: int) -> None:
+        """Take note that so many bytes of a body are held for this request.
+
+        Raises:
+            Overloaded: there is no room for them beside those of others.
+        """
+        self._held = self._room.change(self._held, size)
 
     async def identify_message(self) -> tuple[JsonRpcId | None, MessageKind | None]:
         """Return the id that a refusal carries, and the kind of message that was refused, as far as they are known.
@@ -124,13 +138,18 @@ class Exchange:
     @property
     def unread(self) -> bool:
         """Whether bytes of the body were left unread, or may have been: the connection is to serve no other request."""
-        return self._is_doubtful or not self.request.content.at_eof()
+        return self._is_doubtful or not self.request.is_read
+
+    @property
+    def _declared_bytes(self) -> int:
+        """What `Content-Length` says, which the parser has checked; 0 where there is none."""
+        declared = self.facts.headers.get("content-length", "0")
+        return int(declared) if declared.isascii() and declared.isdecimal() else 0
 
     async def _glance(self) -> bytes:
-        declared = self.request.content_length
         if self.facts.method != "POST" or "expect" in self.facts.headers or self._is_doubtful:
             return b""
-        if declared is not None and declared > _GLANCE_BYTES:
+        if self._declared_bytes > _GLANCE_BYTES:
             return b""
         self._body_taken = True
         try:
@@ -141,21 +160,22 @@ class Exchange:
 
     async def _read(self, max_bytes: int) -> bytes | None:
         """Return the body, or None as soon as it is longer than allowed."""
-        content = self.request.content
+        request = self.request
         chunks, size = [], 0
         try:
-            while size <= max_bytes and not content.at_eof():
-                chunk = await content.readany()
+            while size <= max_bytes and not request.is_read:
+                chunk = await request.read_some()
                 chunks.append(chunk)
                 size += len(chunk)
+                self.hold(size)
         except web.RequestPayloadError:
             raise InvalidRequest("body_framing", "The request body's framing is broken") from None
         return b"".join(chunks) if size <= max_bytes else None
 
 
-def _facts(request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> RequestFacts:
+def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...]) -> RequestFacts:
     collected, repeated = headers.collect(request.raw_headers)
-    path, mark, query = request.raw_path.partition("?")
+    path, mark, query = request.target.partition("?")
     presented = collected.get("x-request-id")
     chosen = presented if presented is not None and _REQUEST_ID.fullmatch(presented) else secrets.token_hex(16)
     return RequestFacts(
@@ -164,7 +184,7 @@ def _facts(request: web.BaseRequest, trusted_proxies: tuple[IpNetwork, ...]) -> 
         query=query if mark else None,
         headers=collected,
         repeated=repeated,
-        client=addresses.client_address(request.remote or "", collected.get("x-forwarded-for"), trusted_proxies),
+        client=addresses.client_address(request.remote, collected.get("x-forwarded-for"), trusted_proxies),
         request_id=chosen,
         era=jsonrpc.era_of(collected.get("mcp-protocol-version")),
     )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
-from aiohttp import web
-from multidict import CIMultiDict
 
 from sidecar.denials import MethodNotAllowed, NotFound
 from sidecar.edge.http.exchange import Exchange
+from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.policy.browsers import ANY_ORIGIN, Browsers, is_preflight
 from sidecar.policy.discovery import Discovery
 
 IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
-_SERVER: Final = "sidecar"
+_SERVER: Final = (b"Server", b"sidecar")
+A = TypeVar("A")
+
 _DOCUMENT_METHODS: Final = ("GET", "OPTIONS")
 
 
@@ -36,7 +37,7 @@ class Front:
         """Tell whether there is a document here."""
         return path in self._documents
 
-    async def publish(self, exchange: Exchange) -> web.StreamResponse:
+    async def publish(self, exchange: Exchange) -> Response:
         """Answer with the document at the request's path.
 
         Raises:
@@ -51,17 +52,17 @@ class Front:
         exchange.require_no_body()
         if facts.method == "OPTIONS":
             return self._preflight(exchange, ("GET",))
-        response = web.Response(body=self._documents[facts.path], content_type="application/json")
-        response.headers["Cache-Control"] = "public, max-age=300"
-        self.mark(exchange, response.headers)
+        response = Response(200, body=self._documents[facts.path], content_type=JSON)
+        response.lines.append((b"Cache-Control", b"public, max-age=300"))
+        self.mark(exchange, response.lines)
         return response
 
     async def answer(
         self,
         exchange: Exchange,
         methods: tuple[str, ...] | None,
-        act: Callable[[], Awaitable[web.StreamResponse]],
-    ) -> web.StreamResponse:
+        act: Callable[[], Awaitable[A]],
+    ) -> A | Response:
         """Answer by `act` what asks for it rightly; None for `methods` is nothing at all. Preflights are answered here.
 
         Raises:
@@ -78,20 +79,20 @@ class Front:
             raise _method_not_allowed(methods)
         return await act()
 
-    def mark(self, exchange: Exchange, lines: CIMultiDict[str]) -> None:
+    def mark(self, exchange: Exchange, lines: Lines) -> None:
         """Add what every answer carries."""
         facts = exchange.facts
-        lines["X-Request-Id"] = facts.request_id
-        lines["Server"] = _SERVER
+        lines.append((b"X-Request-Id", facts.request_id.encode()))
+        lines.append(_SERVER)
         if self.publishes(facts.path):
-            lines.extend(ANY_ORIGIN)
+            lines += wire(ANY_ORIGIN)
         else:
-            lines.extend(self._browsers.cors_headers(facts.headers.get("origin")))
+            lines += wire(self._browsers.cors_headers(facts.headers.get("origin")))
 
-    def _preflight(self, exchange: Exchange, methods: tuple[str, ...]) -> web.Response:
+    def _preflight(self, exchange: Exchange, methods: tuple[str, ...]) -> Response:
         requested = exchange.facts.headers.get("access-control-request-headers")
-        response = web.Response(status=204, headers=dict(self._browsers.preflight(methods, requested)))
-        self.mark(exchange, response.headers)
+        response = Response(204, wire(self._browsers.preflight(methods, requested)))
+        self.mark(exchange, response.lines)
         return response
 
 
@@ -99,5 +100,5 @@ def _method_not_allowed(methods: tuple[str, ...]) -> MethodNotAllowed:
     return MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(methods)),))
 
 
-async def _nothing_here() -> web.StreamResponse:
+async def _nothing_here() -> Response:
     raise NotFound("path_unknown")

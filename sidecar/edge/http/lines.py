@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 
-from aiohttp import web
-
-from sidecar.denials import Denial
 from sidecar.edge.http.exchange import Exchange
 from sidecar.ports import Observer
 
@@ -17,12 +14,12 @@ def record(
     exchange: Exchange,
     label: str,
     outcome: str,
-    denial: Denial | None,
-    response: web.StreamResponse | None,
+    status: int | None,
 ) -> None:
-    """Take note of a finished request: its line in the log, and what is counted of it."""
+    """Take note of a finished request: its line in the log, and what is counted of it. A refusal is the outcome."""
     facts, progress = exchange.facts, exchange.progress
-    principal, action = progress.principal, progress.action
+    principal, action, denial = progress.principal, progress.action, exchange.denial
+    outcome = outcome if denial is None else denial.error_type.lower()
     seconds = time.perf_counter() - exchange.started
     members = {
         "request_id": facts.request_id,
@@ -34,7 +31,7 @@ def record(
         "tool": None if action is None else action.tool,
         "outcome": outcome,
         "reason": exchange.ended_by if denial is None else denial.reason,
-        "status": exchange.streamed_status if response is None else response.status,
+        "status": status,
         "duration_ms": round(seconds * 1000, 3),
         "upstream_ms": None if exchange.upstream_s is None else round(exchange.upstream_s * 1000, 3),
     }

@@ -1,32 +1,29 @@
-"""aiohttp's server as we run it, in production and in tests alike: how many clients it holds, and how patiently."""
+"""The public port: how many clients it holds, how patiently, and how it closes without losing an answer."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from typing import Final
 
-from aiohttp import http_parser, web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import http_parser
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+from sidecar.edge.http.connection import Connection
+from sidecar.edge.http.request import Request
 
+Handler = Callable[[Request], Awaitable[None]]
+"""Answers a request."""
+
+LOOK_S: Final = 1.0
 _OTHER_PARSER: Final = "AIOHTTP_NO_EXTENSIONS"
 """aiohttp's own switch."""
-HEAD_S: Final = 10.0
-"""How long a request's head may take from its first byte on, and a new connection until its first request's."""
-STALL_S: Final = 60.0
-"""How long a client may leave an answer unread that waits for it: some 48 KiB within this time are enough."""
-LOOK_S: Final = 1.0
-_KEEP_ALIVE_S: Final = 75.0
-"""Longer than the idle time of common load balancers (60 s), which must be the first to close."""
-_LINGER_S: Final = 2.0
-_CLOSING: Final = "HTTP/1.1 {}\r\nServer: sidecar\r\n{}Content-Length: 0\r\nConnection: close\r\n\r\n"
-_TOO_SLOW: Final = _CLOSING.format("408 Request Timeout", "").encode()
-_FULL: Final = _CLOSING.format("503 Service Unavailable", "Retry-After: 1\r\n").encode()
+_MAX_LEAVING: Final = 128
+"""Connections that are seen out beyond those that there is room for."""
+_LAST_WORDS_S: Final = 2.0
+"""How long what is broken off may take to let go of everything."""
 
 
 def request_parser() -> str:
@@ -45,12 +42,14 @@ def request_parser() -> str:
     )
 
 
-class Listener(web.Server):
-    """A low-level server with one handler.
+class Listener:
+    """Makes the connections of a port and watches over them; call it for a new one.
 
-    `handler_cancellation` is on: a client that leaves cancels its handler, which closes the upstream's connection.
-    Bodies are not decompressed behind our back. `bad_head` is told, by the status, of requests that never became one.
-    `now` is in seconds and never goes back.
+    `bad_head` is told, by the status of the answer, of requests that never became one. `now` is in seconds and never
+    goes back.
+
+    When all places are taken, a newcomer gets the place of who has waited longest without asking for anything: slow
+    and silent clients can't keep others out. It is refused only where every place is a request that is being served.
     """
 
     def __init__(
@@ -61,111 +60,85 @@ class Listener(web.Server):
         max_connections: int = 1000,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(
-            handler,
-            handler_cancellation=True,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            lingering_time=_LINGER_S,
-            auto_decompress=False,
-            access_log=None,
-        )
-        self.bad_head = bad_head
+        self.handle = handler
+        self.note_bad_head = bad_head
         self.now = now
+        self.is_draining = False
+        self.connections: set[Connection] = set()
         self._max_connections = max_connections
-        self._open: set[_Connection] = set()
+        self._waiting: dict[Connection, None] = {}
+        """Those that wait for a request or the rest of one, the longest first."""
+        self._leaving: set[Connection] = set()
+        self._none_left = asyncio.Event()
 
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Connection:
+        return Connection(self, asyncio.get_running_loop())
 
-    def admits(self, connection: _Connection) -> bool:
-        """Take the connection in, unless there are too many."""
-        if len(self._open) >= self._max_connections:
-            return False
-        self._open.add(connection)
+    def admits(self, connection: Connection) -> bool:
+        """Take the connection in, for another one if need be."""
+        if len(self.connections) >= self._max_connections:
+            if not self._waiting:
+                return False
+            longest = next(iter(self._waiting))
+            self.forget(longest)
+            longest.give_up(503)
+        self.connections.add(connection)
         return True
 
-    def forget(self, connection: _Connection) -> None:
+    def sees_out(self, connection: Connection) -> bool:
+        """Take note of a connection that has had its last answer; there is room for so many."""
+        self._waiting.pop(connection, None)
+        if len(self._leaving) >= _MAX_LEAVING:
+            return False
+        self._leaving.add(connection)
+        return True
+
+    def note_waiting(self, connection: Connection, *, waits: bool = True) -> None:
+        """Take note of which connections wait for a request."""
+        if waits:
+            self._waiting[connection] = None
+        else:
+            self._waiting.pop(connection, None)
+
+    def forget(self, connection: Connection) -> None:
         """Hear that a connection is no more."""
-        self._open.discard(connection)
+        self._waiting.pop(connection, None)
+        self._leaving.discard(connection)
+        self.connections.discard(connection)
+        if not self.connections and not self._leaving:
+            self._none_left.set()
 
     async def watch(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """End connections whose clients take too long, for as long as this runs."""
         while True:
             await sleep(LOOK_S)
-            for connection in tuple(self._open):
+            for connection in self.connections | self._leaving:
                 try:
                     connection.end_if_overdue()
                 except Exception as fault:  # a watch that stops would let all others take as long as they like
                     told = {"message": "a connection could not be judged", "exception": fault}
                     asyncio.get_running_loop().call_exception_handler(told)
 
+    async def close(self, port: asyncio.Server, timeout_s: float) -> None:
+        """Take no new connections, answer what was asked, and return when every connection has ended.
 
-class _Connection(RequestHandler):
-    __slots__ = ("_has_begun", "_head_since", "_listener", "_stalled_since")
+        What has not ended after `timeout_s` is broken off.
+        """
+        self.is_draining = True
+        await asyncio.sleep(0)  # who is through to the system is taken in
+        port.close()
+        for connection in tuple(self._waiting):
+            connection.close_if_silent()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._until_empty()
+        for connection in self.connections | self._leaving:
+            connection.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._until_empty()
 
-    def __init__(self, listener: Listener, **options: Any) -> None:
-        super().__init__(listener, **options)
-        self._listener = listener
-        self._head_since: float | None = listener.now()
-        self._has_begun = False
-        self._stalled_since: float | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._listener.admits(self):
-            super().connection_made(transport)
-        else:
-            self._listener.bad_head(503)
-            cast(asyncio.Transport, transport).write(_FULL)
-            transport.close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._listener.forget(self)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._awaits_head():
-            self._head_since = None
-        elif self._head_since is None or not self._has_begun:
-            self._head_since, self._has_begun = self._listener.now(), True
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._stalled_since = self._listener.now()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._stalled_since = None
-
-    def end_if_overdue(self) -> None:
-        """Close the connection if its client takes too long over a head, or to read."""
-        transport, now = self.transport, self._listener.now()
-        if transport is None:
-            return
-        if self._stalled_since is not None and now - self._stalled_since > STALL_S:
-            transport.abort()
-        elif self._head_since is not None and now - self._head_since > HEAD_S and self._awaits_head():
-            if self._has_begun:
-                self._listener.bad_head(408)
-                transport.write(_TOO_SLOW)
-            self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer a head that could not be parsed, with an empty body and nothing of what it held."""
-        status = 431 if isinstance(exc, LineTooLong) or "Too many headers" in str(exc) else status
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun and cannot be taken back")
-        self._listener.bad_head(status)
-        response = web.Response(status=status, headers={"Server": "sidecar"})
-        response.force_close()
-        return response
-
-    def _awaits_head(self) -> bool:
-        """Tell whether no request is being served or waits to be: what comes now belongs to a head."""
-        return self._waiter is not None and not self._waiter.done() and not self._messages
+    async def _until_empty(self) -> None:
+        while self.connections or self._leaving:
+            self._none_left.clear()
+            await self._none_left.wait()

@@ -6,13 +6,12 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
 
 from sidecar.denials import Denial, DroppedNotification, HostNotAllowed, OriginNotAllowed, UnknownMethod
+from sidecar.edge.http.response import JSON, Response, wire
 from sidecar.model import CredentialKind, Era, JsonRpcId, MessageKind, Route
 from sidecar.policy.discovery import Discovery
 
-_JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _IN_BAND_NEVER: Final = 401
 _AT_THE_DOOR: Final = (HostNotAllowed, OriginNotAllowed)
@@ -27,22 +26,18 @@ def json_rpc(
     era: Era,
     message_id: JsonRpcId | None,
     kind: MessageKind | None,
-) -> web.Response:
+) -> Response:
     """Render a refusal on a route that speaks JSON-RPC."""
     status = _status(denial, era)
     challenge = None if route is None else discovery.challenge(denial, route.credentials, route.path)
     if isinstance(denial, DroppedNotification):
-        return web.Response(status=202)
+        return Response(202)
     if _is_in_band(denial, route):
         if kind in ("notification", "response"):
-            return web.Response(status=202, headers=dict(denial.headers))
+            return Response(202, wire(denial.headers))
         if kind == "request" and message_id is not None:
             status, challenge = 200, None
-    response = web.Response(
-        status=status,
-        body=error_message(denial, era, message_id),
-        content_type=_JSON,
-    )
+    response = Response(status, body=error_message(denial, era, message_id), content_type=JSON)
     return _with_headers(response, denial, challenge)
 
 
@@ -51,7 +46,7 @@ def error_message(denial: Denial, era: Era, message_id: JsonRpcId | None) -> byt
     return orjson.dumps({"jsonrpc": "2.0", "id": message_id, "error": _error(denial, era)})
 
 
-def problem(denial: Denial, discovery: Discovery, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -> web.Response:
+def problem(denial: Denial, discovery: Discovery, *, accepts: tuple[CredentialKind, ...] = ("jwt",)) -> Response:
     """Render a refusal of the REST interface (RFC 9457)."""
     document: dict[str, Any] = {
         "type": "about:blank",
@@ -62,7 +57,7 @@ def problem(denial: Denial, discovery: Discovery, *, accepts: tuple[CredentialKi
     }
     if denial.retry_after_s is not None:
         document["retryAfter"] = denial.retry_after_s
-    response = web.Response(status=denial.status, body=orjson.dumps(document), content_type=_PROBLEM)
+    response = Response(denial.status, body=orjson.dumps(document), content_type=_PROBLEM)
     return _with_headers(response, denial, discovery.challenge(denial, accepts, None))
 
 
@@ -94,11 +89,11 @@ def _error(denial: Denial, era: Era) -> dict[str, Any]:
     return {"code": code, "message": _phrase(denial.status), "data": data}
 
 
-def _with_headers(response: web.Response, denial: Denial, challenge: str | None) -> web.Response:
-    for name, value in denial.headers:
-        response.headers[name] = value
+def _with_headers(response: Response, denial: Denial, challenge: str | None) -> Response:
+    lines = dict(denial.headers)
     if denial.retry_after_s is not None:
-        response.headers["Retry-After"] = str(denial.retry_after_s)
+        lines["Retry-After"] = str(denial.retry_after_s)
     if challenge is not None:
-        response.headers["WWW-Authenticate"] = challenge
+        lines["WWW-Authenticate"] = challenge
+    response.lines += wire(lines.items())
     return response

@@ -15,13 +15,17 @@ Rewrite = Callable[[bytes], Awaitable[bytes]]
 
 
 async def rewritten(
-    chunks: AsyncIterable[bytes], rewrite: Rewrite, *, max_event_bytes: int = MAX_EVENT_BYTES
+    chunks: AsyncIterable[bytes],
+    rewrite: Rewrite,
+    *,
+    hold: Callable[[int], None] = lambda _: None,
+    max_event_bytes: int = MAX_EVENT_BYTES,
 ) -> AsyncIterator[bytes]:
     """Yield the stream event by event, each as soon as it is whole; unchanged events to the byte.
 
     Comments don't wait for the event that they stand before. An empty chunk, which stands for a silence, passes as it
     is: what was sent until then ends with an event or a comment. What no blank line has ended when the stream ends is
-    rewritten too, because a lenient client might read it.
+    rewritten too, because a lenient client might read it. `hold` is told how many bytes are held of events.
 
     Raises:
         BadGateway: ``upstream_event_too_large``, and whatever `chunks` and `rewrite` raise. Nothing of the event that
@@ -30,9 +34,11 @@ async def rewritten(
     splitter = EventSplitter(max_event_bytes)
     async for chunk in chunks:
         for event in splitter.feed(chunk):
+            hold(len(event) + splitter.waiting_bytes)
             yield await _passed(event, rewrite)
         if comments := splitter.comments():
             yield comments
+        hold(splitter.waiting_bytes)
         if not chunk:
             yield b""  # a silence is passed on as one
     if rest := splitter.rest():

@@ -9,8 +9,6 @@ from functools import partial
 from typing import Final
 
 import orjson
-from aiohttp import web
-from multidict import CIMultiDict
 
 from sidecar.denials import (
     AccountUnusable,
@@ -22,8 +20,11 @@ from sidecar.denials import (
 from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
+from sidecar.edge.http.holding import LEAST_BYTES, HeldBytes
 from sidecar.edge.http.lines import record, trace
-from sidecar.edge.http.relay import announce_length, forget_digests, head, is_event_stream, relay, whole
+from sidecar.edge.http.relay import head, is_event_stream, relay, whole, without_digests
+from sidecar.edge.http.request import Request
+from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import SHUTDOWN, OpenStreams, with_pauses
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
@@ -31,7 +32,7 @@ from sidecar.handover import Handover
 from sidecar.management import Act, ManagementApi, RestAnswer
 from sidecar.model import Permit, Principal, ResponsePlan, Route
 from sidecar.policy.addresses import IpNetwork
-from sidecar.policy.answers import may_hold_messages
+from sidecar.policy.answers import content_length, may_hold_messages
 from sidecar.policy.listing import body_form, is_readable
 from sidecar.policy.quotas import StreamLimit
 from sidecar.ports import Observer, Upstream, UpstreamAnswer
@@ -73,6 +74,7 @@ class PublicServer:
         self._front = front
         self._observer = observer
         self._max_body_bytes = max_body_bytes
+        self._room = HeldBytes(max(LEAST_BYTES, 2 * max_body_bytes))
         self._stream_idle_timeout_s = stream_idle_timeout_s
         self._trusted_proxies = trusted_proxies
         self._body_timeout_s = body_timeout_s
@@ -86,54 +88,70 @@ class PublicServer:
         self._stopping = True
         self._streams.end_endless()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def finish_acts(self) -> None:
+        """Return when the management calls that have begun are done, also those whose clients have left."""
+        await asyncio.gather(*self._acts, return_exceptions=True)
+
+    async def handle(self, request: Request) -> None:
         """Answer one request."""
-        exchange = Exchange(request, self._trusted_proxies)
+        exchange = Exchange(request, self._trusted_proxies, self._room)
         path = exchange.facts.path
         route = self._routes.get(path)
         if route is not None:
             answer = self._front.answer(exchange, _ROUTE_METHODS, partial(self._proxy, exchange, route))
-            return await self._attempt(exchange, path, route, answer)
-        if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
+            await self._attempt(exchange, path, route, answer)
+        elif path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
             methods = self._management.methods(path)
             answer = self._front.answer(exchange, methods, partial(self._manage, exchange))
-            return await self._attempt(exchange, MANAGEMENT_PATH, None, answer)
-        label = path if self._front.publishes(path) else "other"
-        return await self._attempt(exchange, label, None, self._front.publish(exchange))
+            await self._attempt(exchange, MANAGEMENT_PATH, None, answer)
+        else:
+            label = path if self._front.publishes(path) else "other"
+            await self._attempt(exchange, label, None, self._front.publish(exchange))
 
     async def _attempt(
-        self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[web.StreamResponse]
-    ) -> web.StreamResponse:
-        """Await an answer; whatever else comes of it, the client gets a fitting one and the log gets its line."""
+        self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[Response | None]
+    ) -> None:
+        """Have the request answered; whatever comes of it, the log gets its line."""
         forwards = route is not None and exchange.facts.method in _ROUTE_METHODS
-        outcome, denial = FORWARDED if forwards else ANSWERED, None
-        response: web.StreamResponse | None = None
+        outcome, status = FORWARDED if forwards else ANSWERED, None
         try:
-            response = await answer
-            if (denial := exchange.refused_within) is not None:
-                outcome = denial.error_type.lower()
-        except Denial as refused:
-            denial, outcome = refused, refused.error_type.lower()
-            response = await self._refuse(exchange, label, route, denial)
+            await self._answer(exchange, label, route, answer)
+            status = exchange.request.status
         except (ConnectionError, asyncio.CancelledError):
-            if self._stopping:
-                outcome = SHUTDOWN
-            elif exchange.streamed_status is None:
-                outcome = CLIENT_CLOSED
-            else:
-                exchange.ended_by = exchange.ended_by or CLIENT_CLOSED
+            status = exchange.streamed_status
+            outcome = self._left(exchange, outcome)
             raise
-        except Exception as fault:
-            denial = InternalError("internal_error", detail=trace(fault))
-            outcome = denial.error_type.lower()
-            response = await self._refuse(exchange, label, route, denial)
         finally:
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
                 self._stream_limit.release(exchange.progress.principal)
-            record(self._observer, exchange, label, outcome, denial, response)
-        return response
+            exchange.hold(0)
+            record(self._observer, exchange, label, outcome, status)
 
-    async def _proxy(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+    async def _answer(
+        self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[Response | None]
+    ) -> None:
+        """Await an answer and send it, unless it was streamed; a refusal is sent in its place."""
+        try:
+            response = await answer
+            if response is not None:
+                await exchange.request.send(response)
+        except Denial as denial:
+            await self._refuse(exchange, label, route, denial)
+        except ConnectionError:
+            raise
+        except Exception as fault:
+            await self._refuse(exchange, label, route, InternalError("internal_error", detail=trace(fault)))
+
+    def _left(self, exchange: Exchange, outcome: str) -> str:
+        """Return the outcome of a request whose client was gone before its answer was whole."""
+        if self._stopping:
+            return SHUTDOWN
+        if exchange.streamed_status is None:
+            return CLIENT_CLOSED
+        exchange.ended_by = exchange.ended_by or CLIENT_CLOSED
+        return outcome
+
+    async def _proxy(self, exchange: Exchange, route: Route) -> Response | None:
         facts = exchange.facts
 
         def read_body() -> Awaitable[bytes | None]:
@@ -147,7 +165,7 @@ class PublicServer:
             denial.headers += permit.answer_headers  # it was counted, whatever became of it
             raise
 
-    async def _forward(self, exchange: Exchange, route: Route, permit: Permit) -> web.StreamResponse:
+    async def _forward(self, exchange: Exchange, route: Route, permit: Permit) -> Response | None:
         sent = time.perf_counter()
         idle_s = self._stream_idle_timeout_s if permit.method == "POST" else None
         answer = await self._upstream.send(
@@ -168,58 +186,63 @@ class PublicServer:
             body = answer.complete()
             if body is not None:
                 return whole(answer.status, lines, body)
-            announce_length(answer, lines)
             pieces = with_pauses(answer) if is_event_stream(lines) else aiter(answer)
-            return await self._stream(exchange, route, answer, lines, pieces)
+            await self._stream(exchange, route, answer, lines, pieces, length=content_length(answer.headers))
+            return None
         finally:
             answer.close()
 
     async def _read_messages(
-        self, exchange: Exchange, route: Route, plan: ResponsePlan, answer: UpstreamAnswer, lines: CIMultiDict[str]
-    ) -> web.StreamResponse:
+        self, exchange: Exchange, route: Route, plan: ResponsePlan, answer: UpstreamAnswer, lines: Lines
+    ) -> Response | None:
         """Pass on an answer whose messages concern us: a JSON body as a whole, a stream event by event."""
-        forget_digests(lines)
+        lines = without_digests(lines)
         if body_form(answer.headers) == "json":
-            message = await answer.read(MAX_EVENT_BYTES)
+            message = await answer.read(MAX_EVENT_BYTES, exchange.hold)
             return whole(answer.status, lines, await self._handover.message(plan, message))
 
         async def rewrite(message: bytes) -> bytes:
             try:
                 return await self._handover.message(plan, message)
             except Denial as denial:  # the answer has begun: the refusal takes the place of this one message
-                exchange.refused_within = exchange.refused_within or denial
+                exchange.denial = exchange.denial or denial
                 return rendering.error_message(denial, plan.era, plan.message_id)
 
-        return await self._stream(exchange, route, answer, lines, rewritten(with_pauses(answer), rewrite))
+        events = rewritten(with_pauses(answer), rewrite, hold=exchange.hold)
+        await self._stream(exchange, route, answer, lines, events)
+        return None
 
     async def _stream(
         self,
         exchange: Exchange,
         route: Route,
         answer: UpstreamAnswer,
-        lines: CIMultiDict[str],
+        lines: Lines,
         pieces: AsyncIterator[bytes],
-    ) -> web.StreamResponse:
+        *,
+        length: bytes | None = None,
+    ) -> None:
         self._observer.stream_opened(route.path)
         if is_event_stream(lines):
             exchange.streamed_status = answer.status
         try:
             with self._streams.open(exchange, answer):
-                return await relay(
+                await relay(
                     exchange.request,
                     answer.status,
                     lines,
                     pieces,
+                    length=length,
                     ended=lambda: exchange.ended_by is not None,
                 )
         finally:
             self._observer.stream_closed(route.path)
 
-    async def _manage(self, exchange: Exchange) -> web.StreamResponse:
+    async def _manage(self, exchange: Exchange) -> Response:
         facts = exchange.facts
 
         async def read_body() -> bytes | None:
-            if not exchange.request.body_exists:
+            if not exchange.request.has_body:
                 return None
             return await exchange.json_body(_MANAGEMENT_BODY_BYTES, self._body_timeout_s)
 
@@ -236,18 +259,18 @@ class PublicServer:
         except Denial as denial:
             denial.headers += permit.answer_headers
             raise
-        response = web.Response(status=answer.status, headers=dict(permit.answer_headers))
+        response = Response(answer.status, wire(permit.answer_headers))
         if answer.document is not None:
             response.body = orjson.dumps(answer.document)
-            response.content_type = "application/json"
-            response.headers["Cache-Control"] = "no-store"
-        self._front.mark(exchange, response.headers)
+            response.lines += [(b"Content-Type", JSON.encode()), (b"Cache-Control", b"no-store")]
+        self._front.mark(exchange, response.lines)
         return response
 
-    async def _refuse(self, exchange: Exchange, label: str, route: Route | None, denial: Denial) -> web.StreamResponse:
-        if exchange.request.writer.output_size > 0:
+    async def _refuse(self, exchange: Exchange, label: str, route: Route | None, denial: Denial) -> None:
+        exchange.denial = denial
+        if exchange.request.status is not None:
             # The answer had begun: leaving it unfinished is the only way left to say that it is not whole.
-            exchange.request.protocol.force_close()
+            exchange.request.break_off()
             raise ConnectionResetError("the answer could not be finished") from denial
         if isinstance(denial, _AUTH_FAILURES):
             self._observer.auth_failure(denial.reason)
@@ -258,7 +281,6 @@ class PublicServer:
             response = rendering.json_rpc(
                 denial, self._front.discovery, route=route, era=exchange.facts.era, message_id=message_id, kind=kind
             )
-        self._front.mark(exchange, response.headers)
-        if exchange.unread:
-            response.force_close()
-        return response
+        self._front.mark(exchange, response.lines)
+        exchange.request.closes |= exchange.unread
+        await exchange.request.send(response)

@@ -61,7 +61,7 @@ class OpenStreams:
         recheck: Callable[[Principal], Awaitable[Principal]],
         observer: Observer,
         *,
-        offline_grace_s: float = 60.0,
+        offline_grace_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
