@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -270,6 +270,15 @@ async def test_what_is_malformed_or_unknown_never_reaches_bcrypt(bench: Bench) -
             await keys.check(text)
 
     assert keys.hasher.checks == 0
+
+
+async def test_what_is_malformed_never_reaches_the_store(bench: Bench) -> None:
+    """Its checksum tells, which needs nobody: a flood of made-up keys is no flood of questions."""
+    key = apikeys.mint(os.urandom(apikeys.ENTROPY_BYTES))
+    keys = Keys(replace(bench, store=cast(Any, None)))
+    for text in ("", "mcp_", key.text[:-1] + ("0" if key.text[-1] != "0" else "1"), key.text + "0"):
+        with pytest.raises(InvalidApiKey):
+            await keys.check(text)
 
 
 async def test_a_known_secret_opens_nothing_once_the_record_is_revoked(bench: Bench) -> None:

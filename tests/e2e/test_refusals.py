@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,6 +71,16 @@ async def test_a_stranger_that_asks_before_sending_is_refused_without_an_interim
     head = b"POST /mcp HTTP/1.1\r\nHost: sidecar\r\nContent-Length: 500\r\nExpect: 100-continue\r\n\r\n"
     answer = await bed.raw(head)
     assert_refused(answer, 401, "INVALID_TOKEN", id=None)
+
+
+async def test_a_body_that_waits_to_be_asked_for_is_not_read_for_its_id_even_when_it_is_there(start: Start) -> None:
+    bed = await start()
+    body = json.dumps(request("ping", id=7)).encode()
+    head = f"POST /mcp HTTP/1.1\r\nHost: sidecar\r\nContent-Length: {len(body)}\r\n"
+    waiting = await bed.raw(f"{head}Expect: 100-continue\r\n\r\n".encode() + body)
+    assert_refused(waiting, 401, "INVALID_TOKEN", id=None)
+    assert waiting.values("Connection") == ["close"]
+    assert_refused(await bed.raw(f"{head}\r\n".encode() + body), 401, "INVALID_TOKEN", id=7)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
