@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from sidecar.bounded import BoundedDict
+from sidecar.bounded import BoundedCache, BoundedDict
 from sidecar.denials import InvalidApiKey, InvalidToken, StoreUnavailable
 from sidecar.model import BearerToken, Limit, PresentedKey, Principal, RequestFacts
 from sidecar.policy import apikeys, quotas, tokens
@@ -86,7 +86,7 @@ class JwtAuthenticator:
     """Bearer tokens of the configured issuers.
 
     Verified tokens are remembered under a digest of the whole token until they expire or the issuer's key set
-    changes; at most 10 000 of them, the oldest forgotten first, and as many that were revoked. The store is told of
+    changes; at most 10 000 of them, one more and any is forgotten; and as many that were revoked. The store is told of
     each again after a minute, in case it has lost what it knew.
     """
 
@@ -104,7 +104,7 @@ class JwtAuthenticator:
         self._revocations = revocations
         self._clock = clock
         self._require_store = require_store
-        self._remembered: BoundedDict[bytes, _Verified] = BoundedDict(_REMEMBERED)
+        self._remembered: BoundedCache[bytes, _Verified] = BoundedCache(_REMEMBERED)
         self._revoked: BoundedDict[bytes, None] = BoundedDict(_REMEMBERED)
 
     async def authenticate(self, credential: BearerToken, facts: RequestFacts) -> Principal:
@@ -190,8 +190,8 @@ class ApiKeyAuthenticator:
         self._failures = failures
         self._clock = clock
         self._process_secret = process_secret
-        self._records: BoundedDict[str, KeyRecord] = BoundedDict(_REMEMBERED)
-        self._matched: BoundedDict[bytes, float] = BoundedDict(_REMEMBERED)
+        self._records: BoundedCache[str, KeyRecord] = BoundedCache(_REMEMBERED)
+        self._matched: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED)
         self._matching: dict[bytes, Future[bool]] = {}
 
     async def authenticate(self, credential: PresentedKey, facts: RequestFacts) -> Principal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Final
 
-from sidecar.bounded import BoundedDict
+from sidecar.bounded import BoundedCache
 from sidecar.edge.embedded.database import Database, Row
 from sidecar.records import KeyRecord
 
@@ -23,9 +23,9 @@ class Copies:
         self._data_version = -1
         self.generation = -1
         """Grows with every change of a key or revocation."""
-        self._records: BoundedDict[str, KeyRecord | None] = BoundedDict(MAX_COPIES)
-        self._moments: BoundedDict[str, float] = BoundedDict(MAX_COPIES)
-        self._tokens: BoundedDict[str, Row | None] = BoundedDict(MAX_COPIES)
+        self._records: BoundedCache[str, KeyRecord | None] = BoundedCache(MAX_COPIES)
+        self._moments: BoundedCache[str, float] = BoundedCache(MAX_COPIES)
+        self._tokens: BoundedCache[str, Row | None] = BoundedCache(MAX_COPIES)
 
     def refresh(self) -> None:
         """Drop the copies when keys or revocations were changed since the last time.

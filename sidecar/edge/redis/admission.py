@@ -6,7 +6,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple
 
-from sidecar.bounded import BoundedDict
+from sidecar.bounded import BoundedCache
 from sidecar.edge.redis import names
 from sidecar.edge.redis.handles import idle_ms
 from sidecar.edge.redis.keys import key_record
@@ -43,7 +43,7 @@ class RedisAdmission(OnRedis):
 
     def __init__(self, link: Link, clock: Callable[[], float] | None) -> None:
         super().__init__(link, clock)
-        self._questions: BoundedDict[tuple[object, ...], _Question] = BoundedDict(REMEMBERED)
+        self._questions: BoundedCache[tuple[object, ...], _Question] = BoundedCache(REMEMBERED)
 
     async def admit(self, admission: Admission) -> Verdict:
         """See `stores.AdmissionStore`."""
