@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import lru_cache
+from typing import Final
 
+from sidecar.bounded import BoundedCache
 from sidecar.denials import RateLimited
 from sidecar.model import Action, Limit, Principal, Quota
 from sidecar.policy.tools import names_or_globs
 
 AnswerHeaders = tuple[tuple[str, str], ...]
+_LIMITS: Final = 1024
+"""So many are described without writing the text again."""
+_REMEMBERED: Final = 4096
 
 
 class Limits:
-    """The configured limits, and which of them apply to what."""
+    """The configured limits, and which of them apply to what.
+
+    The answer is remembered for 4096 questions (names of tools come from clients), and is the same object for all that
+    have the same one: the limits never change.
+    """
 
     def __init__(self, limits: tuple[Limit, ...]) -> None:
         self._limits = limits
         self._tools = {limit.name: names_or_globs(limit.tools) for limit in limits if limit.tools}
-        self._remembered: dict[tuple[str, bool], tuple[Limit, ...]] = {}
+        self._remembered: BoundedCache[tuple[str, str | None, bool], tuple[Limit, ...]] = BoundedCache(_REMEMBERED)
+        self._selections: BoundedCache[tuple[Limit, ...], tuple[Limit, ...]] = BoundedCache(_REMEMBERED)
 
     def applicable(self, *, route: str, tool: str | None, write: bool) -> tuple[Limit, ...]:
         """Return the limits that this action spends one unit of each from, in configured order."""
-        if self._tools:
-            return self._select(route, tool, write)
-        applicable = self._remembered.get((route, write))
+        asked = (route, tool if self._tools else None, write)
+        applicable = self._remembered.get(asked)
         if applicable is None:
-            applicable = self._remembered[(route, write)] = self._select(route, tool, write)
+            selected = self._select(route, tool, write)
+            applicable = self._selections.get(selected)
+            if applicable is None:
+                applicable = self._selections[selected] = selected
+            self._remembered[asked] = applicable
         return applicable
 
     def _select(self, route: str, tool: str | None, write: bool) -> tuple[Limit, ...]:
@@ -115,7 +129,7 @@ def _tightest(quotas: tuple[Quota, ...]) -> Quota:
 
 def _headers(quotas: tuple[Quota, ...], tightest: Quota, reset_at: int, reset_s: int) -> AnswerHeaders:
     limit = tightest.limit
-    policies = ", ".join(f'"{quota.limit.name}";q={quota.limit.requests};w={quota.limit.window_s}' for quota in quotas)
+    policies = ", ".join([_policy(each.limit.name, each.limit.requests, each.limit.window_s) for each in quotas])
     return (
         ("X-RateLimit-Limit", str(limit.requests)),
         ("X-RateLimit-Remaining", str(tightest.remaining)),
@@ -123,3 +137,8 @@ def _headers(quotas: tuple[Quota, ...], tightest: Quota, reset_at: int, reset_s:
         ("RateLimit-Policy", policies),
         ("RateLimit", f'"{limit.name}";r={tightest.remaining};t={reset_s}'),
     )
+
+
+@lru_cache(maxsize=_LIMITS)
+def _policy(name: str, requests: int, window_s: int) -> str:
+    return f'"{name}";q={requests};w={window_s}'

@@ -7,25 +7,32 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from sidecar.bounded import BoundedCache
 from sidecar.model import ToolClass
 
+_REMEMBERED: Final = 4096
 _MOST_DANGEROUS_FIRST: Final[tuple[ToolClass, ...]] = ("destructive", "write", "read")
 
 
 class ToolLists:
-    """The operator's own word on tools: exact names or globs, case-sensitive. The most dangerous match counts."""
+    """The operator's own word on tools: exact names or globs, case-sensitive. The most dangerous match counts.
+
+    What it is is remembered for 4096 names, which makes no difference to it: the lists never change.
+    """
 
     def __init__(self, lists: Mapping[ToolClass, Iterable[str]]) -> None:
         self._patterns = tuple(
             (tool_class, names_or_globs(lists.get(tool_class, ()))) for tool_class in _MOST_DANGEROUS_FIRST
         )
+        self._remembered: BoundedCache[str, ToolClass | None] = BoundedCache(_REMEMBERED)
 
     def declared(self, tool: str) -> ToolClass | None:
         """Return the class that the operator gave this tool, or None when no list names it."""
-        for tool_class, pattern in self._patterns:
-            if pattern.fullmatch(tool):
-                return tool_class
-        return None
+        if tool in self._remembered:
+            return self._remembered[tool]
+        declared = next((tool_class for tool_class, pattern in self._patterns if pattern.fullmatch(tool)), None)
+        self._remembered[tool] = declared
+        return declared
 
 
 def names_or_globs(texts: Iterable[str]) -> re.Pattern[str]:

@@ -76,3 +76,12 @@ def test_the_operators_lists_match_whole_names_by_case_and_the_most_dangerous_co
 def test_without_lists_nothing_is_declared() -> None:
     assert ToolLists({}).declared("anything") is None
     assert ToolLists({"read": []}).declared("anything") is None
+
+
+def test_a_tool_is_the_same_whenever_and_among_however_many_it_is_asked_for() -> None:
+    lists = ToolLists({"read": ["get_*"], "destructive": ["get_rid"]})
+    for _ in range(2):
+        assert lists.declared("get_rid") == "destructive"
+        for number in range(5000):
+            assert lists.declared(f"get_{number}") == "read"
+            assert lists.declared(f"put_{number}") is None
