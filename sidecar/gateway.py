@@ -175,17 +175,16 @@ class Gateway:
         if body is None:
             action = Action("stream" if facts.method == "GET" else "end_session")
         else:
-            document = await self._parse(body)
+            small = len(body) <= _PARSE_IN_THREAD_BYTES
+            document = jsonrpc.parse(body) if small else await self._parse_large(body)
             progress.message_id, progress.message_kind = jsonrpc.id_of(document), jsonrpc.kind_of(document)
             action = jsonrpc.action(document, facts.era)
             jsonrpc.require_agreement(facts, action)
         progress.action = action
         return action
 
-    async def _parse(self, body: bytes) -> dict[str, Any]:
-        """Read the message: a large one off the event loop, and few at a time, for the memory that it takes."""
-        if len(body) <= _PARSE_IN_THREAD_BYTES:
-            return jsonrpc.parse(body)
+    async def _parse_large(self, body: bytes) -> dict[str, Any]:
+        """Read a large message off the event loop, and few at a time, for the memory that it takes."""
         async with self._large_bodies:
             return await asyncio.to_thread(jsonrpc.parse, body)
 

@@ -9,6 +9,7 @@ import re
 from base64 import urlsafe_b64encode
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final, TypeGuard
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,6 +30,7 @@ _AUTHORITY: Final = re.compile(r"[!-@\[-~]+")
 _QUOTABLE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
 """What stands in a structured-field string without escapes (RFC 8941 section 3.3.3)."""
 _MIN_SECRET_BYTES: Final = 32
+_REMEMBERED: Final = 10_000
 
 
 def usable_account(text: object) -> TypeGuard[str]:
@@ -49,12 +51,7 @@ def identity_headers(
     Raises:
         ValueError: an account or subject that should never have come this far.
     """
-    if not (usable_account(account) and usable_subject(subject)):
-        raise ValueError("unusable account or subject")
-    lines = (("X-Auth-Method", kind), ("X-Auth-Subject", subject), ("X-Request-Id", request_id))
-    if not scopes:
-        return (("X-Account-Id", account), *lines)
-    return (("X-Account-Id", account), ("X-Account-Scopes", " ".join(scopes)), *lines)
+    return (*_lasting_lines(account, scopes, kind, subject), ("X-Request-Id", request_id))
 
 
 def content_digest(body: bytes) -> str:
@@ -148,6 +145,17 @@ def sealer(key: IdentityKey) -> Callable[[bytes], bytes]:
         return hmac.digest(secret, base, "sha256")
 
     return seal
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _lasting_lines(account: str, scopes: tuple[str, ...], kind: CredentialKind, subject: str) -> Lines:
+    """Return the lines that are the same on a principal's every request; remembered of those that came last."""
+    if not (usable_account(account) and usable_subject(subject)):
+        raise ValueError("unusable account or subject")
+    lines = (("X-Auth-Method", kind), ("X-Auth-Subject", subject))
+    if not scopes:
+        return (("X-Account-Id", account), *lines)
+    return (("X-Account-Id", account), ("X-Account-Scopes", " ".join(scopes)), *lines)
 
 
 def _shapes() -> Iterator[_Shape]:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sidecar.model import Headers
-from sidecar.policy.identity import Signer, content_digest
+from sidecar.policy.identity import IDENTITY_HEADERS, Signer, content_digest
 
 _SESSION_ID: Final = b"Mcp-Session-Id"
+_WIRE_NAMES: Final = {
+    name: name.encode("ascii") for name in (*IDENTITY_HEADERS, "Content-Digest", "Signature-Input", "Signature")
+}
 
 
 def target(path: str, query: str | None) -> str:
@@ -31,7 +34,11 @@ def signed(
     """Return the header lines with digest, identity and signature added last, where nothing can take them away."""
     sent = list(lines)
     digest = content_digest(body) if body else None
-    session_id = next((value.decode("latin-1") for name, value in sent if name == _SESSION_ID), None)
+    session_id = None
+    for name, value in sent:
+        if name == _SESSION_ID:
+            session_id = value.decode("latin-1")
+            break
     signature = signer.sign(
         method=method,
         path=path,
@@ -42,6 +49,6 @@ def signed(
         now=int(now),
         nonce=nonce,
     )
-    ours = (*identity, *((("Content-Digest", digest),) if digest is not None else ()), *signature)
-    sent.extend((name.encode("ascii"), value.encode("ascii")) for name, value in ours)
+    ours = (*identity, *signature) if digest is None else (*identity, ("Content-Digest", digest), *signature)
+    sent += [(_WIRE_NAMES[name], value.encode("ascii")) for name, value in ours]
     return tuple(sent)

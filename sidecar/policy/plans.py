@@ -29,7 +29,7 @@ class Plans:
             era=facts.era,
             session_idle_s=self._session_idle_s,
             message_id=action.id,
-            session=next((handle for handle in belongs_to if handle.kind == "session"), None),
+            session=next((handle for handle in belongs_to if handle.kind == "session"), None) if belongs_to else None,
             begins_session=is_request and action.method == "initialize",
             ends_session=action.kind == "end_session",
             makes_task=is_request and action.method == "tools/call" and _may_make_task(action),
@@ -38,9 +38,13 @@ class Plans:
         )
 
     def _shown(self, principal: Principal, facts: RequestFacts, lists: ListKind | None) -> tuple[ListKind, ...]:
-        asked: tuple[ListKind, ...] = () if lists is None else (lists,)
+        asked: tuple[ListKind, ...]
         if "last-event-id" in facts.headers:
             asked = ("tools", "tasks")
+        elif lists is None:
+            return ()
+        else:
+            asked = (lists,)
         return tuple(kind for kind in asked if kind == "tasks" or filters(self._filter_lists, principal))
 
 
