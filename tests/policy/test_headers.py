@@ -224,6 +224,10 @@ def test_the_upstreams_headers_reach_the_client_except_what_would_speak_for_us()
     ]
 
 
+def test_an_answer_that_names_no_connection_options_keeps_what_is_its_own() -> None:
+    assert answers.to_client(((b"Date", b"now"), (b"Server", b"x"))) == [(b"Date", b"now")]
+
+
 def test_the_announced_length_is_found_whatever_its_case() -> None:
     assert answers.content_length(((b"CONTENT-length", b"12"),)) == b"12"
     assert answers.content_length(()) is None
