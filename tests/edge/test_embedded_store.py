@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.denials import StoreUnavailable
-from sidecar.edge.embedded import EmbeddedStore
+from sidecar.edge.embedded import EmbeddedStore, database
 from sidecar.edge.embedded.schema import MIGRATIONS
 from sidecar.model import Limit
 from tests.stores import NOON, PATIENT_S, FakeClock, ask, ask_with, make_key
@@ -227,6 +228,33 @@ async def test_whether_the_file_takes_changes_is_told_before_a_change_would_give
     await changing
     await patient.ping()
     await patient.aclose()
+
+
+async def test_however_many_wait_for_a_locked_file_all_are_told_when_the_first_is(path: str) -> None:
+    """One after another they would wait forty times as long."""
+    store = await EmbeddedStore.open(path, clock=FakeClock(), busy_timeout_s=0.25)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(PATIENT_S):
+        changes = [store.revoke_token(f"t{n}") for n in range(40)]
+        told = await asyncio.gather(*changes, return_exceptions=True)
+    assert [type(problem) for problem in told] == [StoreUnavailable] * 40
+    connection.execute("ROLLBACK")
+    connection.close()
+    await store.revoke_token("t")
+    await store.aclose()
+
+
+async def test_a_change_that_does_not_end_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that hangs. What comes of it nobody can say."""
+    monkeypatch.setattr(database, "GIVEN_UP_AFTER_S", 0.05)
+    hung, goes_on = await database.Database.open(path, busy_timeout_s=1), threading.Event()
+    for change in (hung.write(lambda _: goes_on.wait(PATIENT_S)), hung.read_later("SELECT 1")):
+        with pytest.raises(StoreUnavailable):
+            await change
+    goes_on.set()
+    assert await hung.read_later("SELECT 1") == [(1,)]
+    await hung.aclose()
 
 
 async def test_a_change_that_fails_leaves_nothing_behind(store: EmbeddedStore, path: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, credentials, request
@@ -15,6 +17,7 @@ from tests.faults.conftest import Serve
 from tests.mcp_server import StubUpstream, reply
 from tests.service import Service, until
 
+PATIENCE_S = 20.0
 Undo = Callable[[], None]
 WITHOUT_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -69,6 +72,22 @@ async def test_a_file_that_takes_no_changes_is_told_of_and_who_is_known_is_serve
     await service.read("stopped")
     events = Counter(record["event"] for record in service.log)
     assert (events["store_lost"], events["store_recovered"], events["internal_error"]) == (1, 1, 0)
+
+
+async def test_many_sessions_that_cannot_be_bound_are_refused_together(
+    serve: Serve, stub: StubUpstream, tmp_path: Path
+) -> None:
+    """One after another each would wait for the lock, two seconds at a time."""
+    service = await serve()
+    stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}}, Mcp_Session_Id="s-1")
+    lines, client = credentials(token=service.token), service.client
+    unlock = locked(service, tmp_path / "sidecar.db")
+    client.timeout = httpx.Timeout(PATIENCE_S)
+    asked = [client.post(JWT_ROUTE, json=request("initialize"), headers=lines) for _ in range(30)]
+    assert {answer.status_code for answer in await asyncio.gather(*asked)} == {503}
+    unlock()
+    answer = await client.post(JWT_ROUTE, json=request("initialize"), headers=lines)
+    assert (answer.status_code, answer.headers["Mcp-Session-Id"]) == (200, "s-1")
 
 
 async def ready(service: Service) -> bool:

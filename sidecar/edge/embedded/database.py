@@ -18,6 +18,8 @@ from sidecar.edge.embedded.schema import MIGRATIONS
 T = TypeVar("T")
 Row = tuple[Any, ...]
 RETRY_S: Final = 0.01
+GIVEN_UP_AFTER_S: Final = 10.0
+"""A change that has not ended by then, on a disk that hangs, is nobody's to wait for; it may still come about."""
 READ_TIMEOUT_S: Final = 0.05
 """Readers wait for nobody in WAL mode, but for the moment in which another process opens or recovers the file."""
 
@@ -25,10 +27,17 @@ READ_TIMEOUT_S: Final = 0.05
 class Database:
     """The file behind the embedded store. Whatever SQLite raises comes out as `StoreUnavailable`."""
 
-    def __init__(self, reader: sqlite3.Connection, writer: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        reader: sqlite3.Connection,
+        writer: sqlite3.Connection,
+        thread: ThreadPoolExecutor,
+        busy_timeout_s: float,
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._thread = thread
+        self._busy_timeout_s = busy_timeout_s
         self._closed = False
 
     @classmethod
@@ -42,7 +51,7 @@ class Database:
         try:
             with translated():
                 writer = await asyncio.get_running_loop().run_in_executor(thread, open_writer, path, busy_timeout_s)
-                return cls(open_reader(path), writer, thread)
+                return cls(open_reader(path), writer, thread, busy_timeout_s)
         except StoreUnavailable as problem:
             thread.shutdown(wait=False)
             raise StoreUnavailable("store_unavailable", detail=f"{path}: {problem.detail}") from problem
@@ -62,8 +71,18 @@ class Database:
         return await self._on_thread(lambda writer: writer.execute(sql, parameters).fetchall())
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do this in one transaction on the writing thread; when it returns, it is on disk."""
-        return await self._on_thread(lambda writer: transact(writer, work))
+        """Do this in one transaction on the writing thread; when it returns, it is on disk.
+
+        Whoever waited behind others for a file that somebody has locked waits no longer than the first of them.
+        """
+        deadline = time.monotonic() + self._busy_timeout_s
+
+        def change(writer: sqlite3.Connection) -> T:
+            left_ms = max(0, round((deadline - time.monotonic()) * 1000))
+            writer.execute(f"PRAGMA busy_timeout = {left_ms}")
+            return transact(writer, work)
+
+        return await self._on_thread(change)
 
     async def aclose(self) -> None:
         """Close both connections and end the thread; what was handed to it before is done first."""
@@ -79,7 +98,11 @@ class Database:
         if self._closed:
             raise StoreUnavailable("store_unavailable", detail="the store is closed")
         with translated():
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._writer)
+            try:
+                async with asyncio.timeout(GIVEN_UP_AFTER_S):
+                    return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._writer)
+            except TimeoutError as error:
+                raise TimeoutError(f"not done within {GIVEN_UP_AFTER_S:g} s") from error
 
 
 def open_writer(path: str, busy_timeout_s: float) -> sqlite3.Connection:
