@@ -16,7 +16,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge import descriptors
 from sidecar.edge.admin import Readiness, Status, admin_port, http_url
 from sidecar.edge.hashing import BcryptHasher
-from sidecar.edge.http.listener import Listener, request_parser
+from sidecar.edge.http.listener import BACKLOG, Listener, request_parser
 from sidecar.edge.http.server import PublicServer
 from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets
@@ -220,7 +220,7 @@ class Sidecar:
         await self._parts.enter_async_context(_running(listener.watch()))
         listen, drain, loop = self._config.listen, self._config.drain, asyncio.get_running_loop()
         port = await loop.create_server(
-            listener, listen.host, listen.port, backlog=1024, reuse_port=self._worker is not None
+            listener, listen.host, listen.port, backlog=BACKLOG, reuse_port=self._worker is not None
         )
         for bound in port.sockets:
             probe_when_silent(bound)

@@ -74,6 +74,7 @@ def base_settings(issuer_url: str, upstream_url: str, store: Path) -> dict[str, 
         "access": {"tools": {"read": ["look"], "write": ["put"], "destructive": ["drop"]}},
         "limits": {"policies": [], "failed_auth": {"requests": 1000, "window_s": 60}},
         "store": {"url": f"sqlite:///{store}"},
+        "drain": {"delay_s": 0, "streams_s": 0},
     }
 
 

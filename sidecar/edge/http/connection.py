@@ -193,8 +193,13 @@ class Connection(BaseProtocol):
         transport.write_eof()
 
     def close_if_silent(self) -> None:
-        """Close if nothing was asked, also nothing that has come and was not read yet."""
-        if self.transport is not None and not self._has_begun:
+        """Close if nothing was asked, also nothing that has come and was not read yet.
+
+        Who has only just connected is about to ask, and gets a moment for it.
+        """
+        if self._patience_s == HEAD_S:
+            self._patience_s, self._since = LINGER_S, self._house.now()
+        elif self.transport is not None:
             poll = select.poll()
             poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
             if not poll.poll(0):
@@ -255,7 +260,7 @@ class Connection(BaseProtocol):
         """Serve the next request, wait for it, or end the connection."""
         if self.transport is None or self.transport.is_closing():
             return
-        if request.closes or not request.is_read:
+        if request.closes or not request.is_read or self.is_last_answer:
             self.leave()
         elif self._messages:
             self._serve_next()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -18,6 +19,8 @@ Handler = Callable[[Request], Awaitable[None]]
 """Answers a request."""
 
 LOOK_S: Final = 1.0
+BACKLOG: Final = 1024
+"""Connections that the system keeps for us until we take them in."""
 _OTHER_PARSER: Final = "AIOHTTP_NO_EXTENSIONS"
 """aiohttp's own switch."""
 _MAX_LEAVING: Final = 128
@@ -125,7 +128,7 @@ class Listener:
         What has not ended after `timeout_s` is broken off.
         """
         self.is_draining = True
-        await asyncio.sleep(0)  # who is through to the system is taken in
+        await _take_in_all(port)
         port.close()
         for connection in tuple(self._waiting):
             connection.close_if_silent()
@@ -142,3 +145,14 @@ class Listener:
         while self.connections or self._leaving:
             self._none_left.clear()
             await self._none_left.wait()
+
+
+async def _take_in_all(port: asyncio.Server) -> None:
+    """Accept whom the system has let in already: closing the port would reset them. The loop takes one at a turn."""
+    poll = select.poll()
+    for bound in port.sockets:
+        poll.register(bound.fileno(), select.POLLIN)
+    for _ in range(BACKLOG):
+        if not poll.poll(0):
+            return
+        await asyncio.sleep(0)
