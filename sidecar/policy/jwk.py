@@ -27,6 +27,17 @@ _EDWARDS: Final[Mapping[str, Callable[[bytes], Any]]] = {
     "Ed25519": ed25519.Ed25519PublicKey.from_public_bytes,
     "Ed448": ed448.Ed448PublicKey.from_public_bytes,
 }
+_ED25519_PRIME: Final = 2**255 - 19
+_ED25519_OF_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_ED448_PRIME: Final = 2**448 - 2**224 - 1
+_SMALL_ORDER: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
+    "Ed25519": (
+        _ED25519_PRIME,
+        frozenset({0, 1, _ED25519_PRIME - 1, _ED25519_OF_ORDER_8, _ED25519_PRIME - _ED25519_OF_ORDER_8}),
+    ),
+    "Ed448": (_ED448_PRIME, frozenset({0, 1, _ED448_PRIME - 1})),
+}
+"""Curve -> its prime, and the y of every point whose order divides the cofactor."""
 _POWERS_OF_65537: Final = tuple(
     (prime, frozenset(pow(65537, exponent, prime) for exponent in range(prime)))
     for prime in range(3, 168)
@@ -102,10 +113,17 @@ def _read_ec(jwk: Jwk) -> tuple[Any, frozenset[str]]:
 
 
 def _read_okp(jwk: Jwk) -> tuple[Any, frozenset[str]]:
-    from_octets = _EDWARDS.get(_curve_name(jwk))
+    curve = _curve_name(jwk)
+    from_octets = _EDWARDS.get(curve)
     if from_octets is None:
         raise UnusableKey("crv is none of " + ", ".join(_EDWARDS))
-    return from_octets(_octets(jwk, "x")), frozenset({"EdDSA"})
+    octets = _octets(jwk, "x")
+    public_key = from_octets(octets)
+    prime, weak = _SMALL_ORDER[curve]
+    y = int.from_bytes(octets, "little") & ~(0x80 << 8 * (len(octets) - 1))  # the highest bit is the sign of x
+    if y % prime in weak:
+        raise UnusableKey("a point of small order, for which anybody can sign")
+    return public_key, frozenset({"EdDSA"})
 
 
 _READERS: Final[Mapping[str, Callable[[Jwk], tuple[Any, frozenset[str]]]]] = {

@@ -151,6 +151,31 @@ def test_honest_moduli_do_not_look_like_those_of_the_faulty_chips() -> None:
         assert verification_key(RSA | {"n": b64(modulus)}).algorithms == RSA_ALGORITHMS
 
 
+P25519, P448 = 2**255 - 19, 2**448 - 2**224 - 1
+OF_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+SMALL_ORDER = [
+    *(("Ed25519", y, 32) for y in (0, 1, P25519 - 1, P25519, P25519 + 1, OF_ORDER_8, P25519 - OF_ORDER_8)),
+    *(("Ed448", y, 57) for y in (0, 1, P448 - 1, P448, P448 + 1)),
+]
+"""Curve, y and octets of the points of small order, also where y is written as no reduced number."""
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize(("curve", "y", "octets"), SMALL_ORDER)
+def test_an_edwards_key_for_which_anybody_can_sign_is_left_out(curve: str, y: int, octets: int, sign: int) -> None:
+    encoded = bytearray(y.to_bytes(octets, "little"))
+    encoded[-1] |= sign
+    x = base64.urlsafe_b64encode(encoded).rstrip(b"=").decode()
+    with pytest.raises(UnusableKey, match="small order"):
+        verification_key({"kty": "OKP", "crv": curve, "x": x})
+
+
+def test_signatures_for_a_key_of_small_order_need_no_private_key() -> None:
+    """What the rule above is for: the library takes both the key and this."""
+    neutral = b"\x01" + bytes(31)
+    ed25519.Ed25519PublicKey.from_public_bytes(neutral).verify(neutral + bytes(32), b"whatever")
+
+
 def test_keys_that_share_a_name_are_all_left_out() -> None:
     doubled = RSA | {"kid": "a"}, P256 | {"kid": "a"}
     keys, left_out = keysets.read(key_set(*doubled, ED25519 | {"kid": "b"}, P256, ED25519))
