@@ -90,5 +90,20 @@ async def test_many_sessions_that_cannot_be_bound_are_refused_together(
     assert (answer.status_code, answer.headers["Mcp-Session-Id"]) == (200, "s-1")
 
 
+async def test_a_locked_file_does_not_hold_up_the_end_and_what_could_not_be_written_is_told(
+    serve: Serve, tmp_path: Path
+) -> None:
+    service = await serve()
+    made = await service.client.post(KEYS, json={"name": "x"}, headers=credentials(token=service.token))
+    unlock = locked(service, tmp_path / "sidecar.db")
+    how = credentials(key=made.json()["key"])
+    assert (await service.client.post(KEY_ROUTE, json=request("ping"), headers=how)).status_code == 200
+    service.process.terminate()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await service.process.wait() == 0
+    await service.read("usage_lost")
+    unlock()
+
+
 async def ready(service: Service) -> bool:
     return await readiness(service) == (200, "ready", "ok")

@@ -16,6 +16,7 @@ from sidecar.edge.redis.link import MAX_TRIPS, PAUSE_S
 from tests.e2e.bed import Bed, assert_refused, request
 from tests.e2e.conftest import Start
 from tests.faults.between import Between
+from tests.faults.conftest import Serve
 from tests.faults.test_redis import FAULTS, LIMITED, Fault, read_only, recovered, told_of
 from tests.mcp_server import StubUpstream
 from tests.redis_server import RedisServer
@@ -181,3 +182,15 @@ async def test_another_master_behind_the_same_address_is_found_while_many_ask(
         assert statuses(await many(bed, token=token)) == {200: AT_ONCE}
         assert told_of(bed) == {"store_lost": 1, "store_recovered": 1}
         await bed.sidecar.stop()
+
+
+async def test_one_that_hangs_does_not_hold_up_the_end(
+    serve: Serve, own_redis: RedisServer, redis_settings: dict[str, Any]
+) -> None:
+    service = await serve(**redis_settings, limits=LIMITED)
+    assert (await service.ping()).status_code == 200
+    own_redis.pause()
+    assert (await service.ping()).status_code == 200
+    service.process.terminate()
+    async with asyncio.timeout(PATIENT_S):
+        assert await service.process.wait() == 0
