@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -241,4 +242,4 @@ def _target(config: Config) -> tuple[str, str]:
 
 
 def _nonce() -> str:
-    return secrets.token_urlsafe(_NONCE_BYTES)
+    return os.urandom(_NONCE_BYTES).hex()

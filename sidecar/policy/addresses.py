@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _IPV6_PREFIX: Final = 64
+_REMEMBERED: Final = 10_000
+"""Peers whose group is remembered, those that came last: under a peer's own text, of which it is a function."""
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted: tuple[IpNetwork, ...]) -> str:
@@ -17,10 +20,12 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[IpNetwor
     `forwarded_for` (`X-Forwarded-For`) counts only when the peer is a trusted proxy, and then from the right: the
     first address that is not itself a trusted proxy. Anything that is not an address ends the walk there.
     """
+    if forwarded_for is None or not trusted:
+        return _peer_itself(peer)
     address = _parse(peer)
     if address is None:
         return "unknown"
-    if forwarded_for is not None and _is_trusted(address, trusted):
+    if _is_trusted(address, trusted):
         for hop in reversed(forwarded_for.split(",")):
             claimed = _parse(hop.strip())
             if claimed is None:
@@ -29,6 +34,12 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[IpNetwor
             if not _is_trusted(address, trusted):
                 break
     return _group(address)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _peer_itself(peer: str) -> str:
+    address = _parse(peer)
+    return "unknown" if address is None else _group(address)
 
 
 def _parse(text: str) -> IpAddress | None:

@@ -16,6 +16,8 @@ ENTROPY_BYTES: Final = 48
 WARNING: Final = "Save this key now - it will not be shown again!"
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+"""Two digits at a time: every request with a key needs six."""
 _KEY: Final = re.compile(r"mcp_[0-9A-Za-z]{46}")
 _KEY_ID: Final = re.compile(r"key_[0-9A-Za-z]{12}")
 _LOOKUP_END: Final = 16
@@ -47,7 +49,9 @@ def parse(text: str) -> ApiKey:
 
 def checksum(unsigned: str) -> str:
     """Return the CRC-32 of everything before it, as six base62 digits."""
-    return _base62(crc32(unsigned.encode("ascii")), 6)
+    rest, last = divmod(crc32(unsigned.encode("ascii")), len(_PAIRS))
+    first, middle = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
 
 
 def prefix(key: ApiKey) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import itertools
 import re
 from base64 import urlsafe_b64encode
@@ -30,6 +29,8 @@ _AUTHORITY: Final = re.compile(r"[!-@\[-~]+")
 _QUOTABLE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
 """What stands in a structured-field string without escapes (RFC 8941 section 3.3.3)."""
 _MIN_SECRET_BYTES: Final = 32
+_BLOCK_BYTES: Final = 64
+"""Of SHA-256."""
 _REMEMBERED: Final = 10_000
 
 
@@ -140,9 +141,20 @@ def sealer(key: IdentityKey) -> Callable[[bytes], bytes]:
         return Ed25519PrivateKey.from_private_bytes(secret).sign
     if len(secret) < _MIN_SECRET_BYTES:
         raise ValueError(f"identity key {key.id}: a shared secret has at least {_MIN_SECRET_BYTES} bytes")
+    return _hmac_sha256(secret)
+
+
+def _hmac_sha256(secret: bytes) -> Callable[[bytes], bytes]:
+    """Return HMAC under this key, begun once for all messages as RFC 2104 section 4 recommends: twice as fast."""
+    block = (secret if len(secret) <= _BLOCK_BYTES else hashlib.sha256(secret).digest()).ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
 
     def seal(base: bytes) -> bytes:
-        return hmac.digest(secret, base, "sha256")
+        within = inner.copy()
+        within.update(base)
+        whole = outer.copy()
+        whole.update(within.digest())
+        return whole.digest()
 
     return seal
 

@@ -122,9 +122,13 @@ def scaled(limits: tuple[Limit, ...], share: float) -> tuple[Limit, ...]:
 
 
 def _tightest(quotas: tuple[Quota, ...]) -> Quota:
-    if len(quotas) == 1:
-        return quotas[0]
-    return min(quotas, key=lambda quota: (quota.remaining / quota.limit.requests, -quota.limit.window_s))
+    tightest, *others = quotas
+    share = tightest.remaining / tightest.limit.requests
+    for quota in others:
+        its_share = quota.remaining / quota.limit.requests
+        if its_share < share or (its_share == share and quota.limit.window_s > tightest.limit.window_s):
+            tightest, share = quota, its_share
+    return tightest
 
 
 def _headers(quotas: tuple[Quota, ...], tightest: Quota, reset_at: int, reset_s: int) -> AnswerHeaders:

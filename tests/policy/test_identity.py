@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import itertools
 import time
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver
 from http_message_signatures.algorithms import ED25519, HMAC_SHA256
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.model import IdentityKey
 from sidecar.policy.identity import (
@@ -288,3 +291,8 @@ def test_a_signer_that_could_not_sign_well_is_not_made(
 ) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the reasons are many, some of them the crypto library's
         Signer(keys, authority=authority, ttl_s=ttl_s)
+
+
+@given(st.binary(min_size=32, max_size=200), st.binary(max_size=500))
+def test_the_shared_secrets_seal_is_hmac(secret: bytes, base: bytes) -> None:
+    assert sealer(IdentityKey("k", "hmac-sha256", secret))(base) == hmac.digest(secret, base, "sha256")
