@@ -146,7 +146,7 @@ class Handle:
     """Something that the upstream gave out and that works only for whom it was given to: a session or a task."""
 
     kind: Literal["session", "task"]
-    id: str
+    id: str = field(repr=False)
     owner: str
     """See `policy.sessions.owner`."""
     idle_s: float

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.denials import BadGateway, InvalidParams, MissingCapability, SessionNotFound, UnknownMethod
-from sidecar.model import Action, Handle, Principal
+from sidecar.model import Action, Handle, Principal, Verdict
 from sidecar.policy import sessions
 from tests.policy.facts import facts
 
@@ -161,3 +161,9 @@ def test_an_id_that_no_client_could_send_back_is_never_stored(lines: Any) -> Non
 )
 def test_a_task_is_given_out_by_the_answer_that_makes_it(message: Any, task_id: str | None) -> None:
     assert sessions.task_given(message) == task_id
+
+
+def test_a_handle_does_not_show_its_id() -> None:
+    """Who knows it can take the session over where the upstream is reached otherwise."""
+    handle = Handle("session", "a-session-id", "owner", 60)
+    assert "a-session-id" not in f"{handle!r}{Verdict('handle_unknown', 0.0, unknown=handle)!r}"
