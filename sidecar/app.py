@@ -208,7 +208,12 @@ class Sidecar:
         admin = self._config.admin
         self.admin_url = await self._parts.enter_async_context(
             admin_port(
-                admin.host, admin.port, readiness=self.readiness, metrics=self._metrics, metrics_type=METRICS_TYPE
+                admin.host,
+                admin.port,
+                readiness=self.readiness,
+                metrics=self._metrics,
+                metrics_type=METRICS_TYPE,
+                report_fault=self.telemetry.admin_fault,
             )
         )
 

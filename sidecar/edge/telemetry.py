@@ -27,6 +27,7 @@ from sidecar.model import Quota
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+_GOOD_NEWS_OF_KEYS: Final = ("keys_changed", "keys_recovered")
 _LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _STORE_LINE_S: Final = 10.0
 
@@ -145,7 +146,8 @@ class Telemetry:
 
     def key_set(self, issuer: str, what: str, detail: str) -> None:
         """Note what became of an issuer's key set."""
-        self.event(what, level="warning" if what == "keys_unavailable" else "info", issuer=issuer, detail=detail)
+        level = "info" if what in _GOOD_NEWS_OF_KEYS else "warning"
+        self.event(what, level=level, issuer=issuer, detail=detail)
 
     def catalogue(self, tools: int | None, problem: str) -> None:
         """Note how many tools the upstream has, or why that could not be found out."""
@@ -153,6 +155,10 @@ class Telemetry:
             self.event("catalogue_failed", level="warning", problem=problem)
         else:
             self._catalogue_tools.set(tools)
+
+    def admin_fault(self, place: str) -> None:
+        """Note that a request at the second port could not be answered, and where the fault arose."""
+        self.event("admin_fault", level="error", problem=place)
 
     def finish(self) -> None:
         """Write the last lines; nothing is logged after this."""
