@@ -41,9 +41,11 @@ class Between:
             while data := await source.read(65_536):
                 self.asked += counts
                 if counts and self.delay_s:
-                    loop.call_later(self.delay_s, target.write, data)
+                    loop.call_later(self.delay_s, _write, target, data)
                 else:
                     target.write(data)
+        if counts and self.delay_s:
+            await asyncio.sleep(self.delay_s)  # what is on its way arrives before the end
         target.close()
 
     @contextlib.asynccontextmanager
@@ -55,4 +57,10 @@ class Between:
             server.close()
             for writer in self._writers:
                 writer.close()
-            await asyncio.gather(*self._tasks, *[writer.wait_closed() for writer in self._writers])
+            closed = [writer.wait_closed() for writer in self._writers]
+            await asyncio.gather(*self._tasks, *closed, return_exceptions=True)  # some have left before
+
+
+def _write(target: asyncio.StreamWriter, data: bytes) -> None:
+    if not target.is_closing():
+        target.write(data)

@@ -17,7 +17,7 @@ from tests.e2e.bed import Bed, assert_refused, request
 from tests.e2e.conftest import Start
 from tests.faults.between import Between
 from tests.faults.conftest import Serve
-from tests.faults.test_redis import FAULTS, LIMITED, Fault, read_only, recovered, told_of
+from tests.faults.test_redis import FAULTS, LIMITED, RECOVERY_S, Fault, read_only, recovered, told_of
 from tests.mcp_server import StubUpstream
 from tests.redis_server import RedisServer
 
@@ -90,7 +90,7 @@ async def test_many_that_are_under_way_when_it_fails_are_all_answered_and_sent_o
 
 async def settled(bed: Bed, token: str) -> None:
     """Wait until Redis is asked again, however seldom that is told of."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(RECOVERY_S):
         while True:
             await bed.post(request("ping", id="settling"), token=token)
             if "sidecar_store_up 1.0" in (await bed.admin.get("/metrics")).text:
@@ -131,6 +131,25 @@ async def test_one_that_takes_sixty_milliseconds_still_decides_and_calls_share_t
     assert set(told_of(bed).values()) <= {1}
     between.delay_s = 0.0
     await settled(bed, token)
+
+
+async def test_one_that_is_far_away_is_reached_although_a_decision_does_not_wait_for_the_greeting(
+    start: Start, between: Between, redis_settings: dict[str, Any]
+) -> None:
+    between.delay_s = 0.06
+    bed = await start(**redis_settings, limits=LIMITED)
+    token = bed.token()
+    assert (await bed.post(request("ping"), token=token)).status_code == 200
+    await settled(bed, token)
+    async with asyncio.timeout(RECOVERY_S):
+        while not await all_decided_there(bed, token):
+            pass
+
+
+async def all_decided_there(bed: Bed, token: str) -> bool:
+    """Tell whether many calls at once were all counted in one place, on as many connections as they took."""
+    left = int((await bed.post(request("ping"), token=token)).headers["X-RateLimit-Remaining"])
+    return remaining(await many(bed, token=token)) == set(range(left - AT_ONCE, left))
 
 
 async def test_one_that_takes_longer_than_a_decision_may_is_done_without(

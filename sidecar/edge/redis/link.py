@@ -22,6 +22,9 @@ MAX_TRIPS: Final = 4
 """Trips under way at once, each on a connection of its own; what comes meanwhile waits and shares the next one."""
 PAUSE_S: Final = 0.25
 """After a trip that failed, calls fail at once for so long; then one call finds out, and others do not wait for it."""
+OPENING_S: Final = 2.0
+"""A connection that takes longer to open is given up. It may take longer than a trip: greetings go to and fro, and a
+Redis that is far away, but not too far to decide in time, is to be reached by a later trip."""
 LAST_LOOKS: Final = 3
 """Turns of the event loop after the deadline: one reads the socket, one the replies, one hands them over."""
 MAX_CALLS: Final = 256
@@ -90,12 +93,14 @@ class Link:
             url,
             retry=Retry(NoBackoff(), 0),  # a call that was retried might count twice
             socket_timeout=None,
-            socket_connect_timeout=timeout_s,
+            socket_connect_timeout=None,
             health_check_interval=0,
             decode_responses=False,
             protocol=2,
         )
         self._idle: list[Conversation] = []
+        self._openings: list[asyncio.Task[Conversation]] = []
+        """Connections that came too late for the trip they were opened for, or still are on their way."""
         self._timeout_s = timeout_s
         self._waiting: list[Call] = []
         self._trips: set[asyncio.Task[None]] = set()
@@ -136,6 +141,10 @@ class Link:
         while self._trips:
             await asyncio.wait(self._trips)
         self._closed = True
+        for opening in self._openings:
+            opening.cancel()
+        opened = await asyncio.gather(*self._openings, return_exceptions=True)
+        self._idle += [conversation for conversation in opened if isinstance(conversation, Conversation)]
         await self._leave_idle()
 
     def _board(self) -> None:
@@ -199,7 +208,29 @@ class Link:
             if conversation.is_live():
                 return conversation
             conversation.close()
-        return await Conversation.begin(self._connections.make_connection())  # type: ignore[no-untyped-call]  # redis-py
+        loop, opening = asyncio.get_running_loop(), self._opening()
+        began = loop.time()
+        try:
+            conversation = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._openings.append(opening)
+            raise
+        if loop.time() - began > self._timeout_s / 2:  # what is left is too little, and being late would close it again
+            self._idle.append(conversation)
+            raise TimeoutError
+        return conversation
+
+    def _opening(self) -> asyncio.Task[Conversation]:
+        """Return what was opened for an earlier trip, or open a new connection."""
+        while self._openings:
+            opening = self._openings.pop()
+            if not opening.done() or (opening.exception() is None and opening.result().is_live()):
+                return opening
+        return asyncio.create_task(self._open())
+
+    async def _open(self) -> Conversation:
+        async with asyncio.timeout(OPENING_S):
+            return await Conversation.begin(self._connections.make_connection())  # type: ignore[no-untyped-call]  # redis-py
 
     async def _teach(self, conversation: Conversation, calls: list[Call], replies: list[Any]) -> None:
         """Load scripts again: Redis was restarted or flushed. The calls did not run, so they can't count twice."""
