@@ -136,10 +136,10 @@ class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleSto
     """One environment's store: all of the above in one place."""
 
     async def ping(self) -> None:
-        """Return when the store answers.
+        """Return when the store has taken a write: one that can only be read admits or keeps nothing new.
 
         Raises:
-            StoreUnavailable: when it does not.
+            StoreUnavailable: when it does not, or takes longer than who looks after a process waits.
         """
         ...
 
