@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -38,7 +40,7 @@ from sidecar.model import (
     ToolClass,
     Verdict,
 )
-from sidecar.policy import apikeys
+from sidecar.policy import apikeys, jsonrpc
 from sidecar.policy.identity import Signer
 from sidecar.policy.plans import Plans
 from sidecar.policy.quotas import Limits, StreamLimit
@@ -196,6 +198,30 @@ async def test_without_the_full_scope_only_read_tools_can_be_called(tool: str, a
     else:
         with pytest.raises(InsufficientScope):
             await bed.check(message("tools/call", name=tool))
+
+
+async def test_large_messages_are_read_off_the_event_loop_and_two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large message would hold up everybody, and many at once would take memory for nothing."""
+    bed, lock, running, seen = Bed(), threading.Lock(), 0, list[tuple[bool, int]]()
+    parse = jsonrpc.parse
+
+    def watched(body: bytes) -> dict[str, Any]:
+        nonlocal running
+        with lock:
+            running += 1
+            seen.append((threading.current_thread() is threading.main_thread(), running))
+        try:
+            return parse(body)
+        finally:
+            with lock:
+                running -= 1
+
+    monkeypatch.setattr(jsonrpc, "parse", watched)
+    large = message("tools/call", name="get", arguments={"text": ["x" * 50] * 18_000})
+    await asyncio.gather(*[bed.check(large) for _ in range(12)])
+    assert len(seen) == 12
+    assert {on_the_loop for on_the_loop, _ in seen} == {False}
+    assert max(at_once for _, at_once in seen) <= 2
 
 
 async def test_until_the_catalogue_is_known_a_call_that_hangs_on_it_waits() -> None:
