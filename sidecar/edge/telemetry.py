@@ -117,8 +117,8 @@ class Telemetry:
         self._count_decisions(quotas)
         level = "error" if outcome == "internal_error" else "info"
         if self._writes_of[level]:
-            head = {"ts": datetime.now(UTC), "level": level, "event": "request"}
-            self._sink.write(orjson.dumps({**head, **self._worker, **members}, default=str, option=_LINE))
+            line = {"ts": datetime.now(UTC), "level": level, "event": "request", **self._worker, **members}
+            self._sink.write(orjson.dumps(line, default=str, option=_LINE))
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""

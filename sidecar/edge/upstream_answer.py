@@ -56,10 +56,15 @@ class Answer:
         Raises:
             Denial: they will not come.
         """
+        loop = asyncio.get_running_loop()
         while self.status == 0:
             if self.error is not None:
                 raise self.error
-            await self.wait(None)
+            self._waiter = loop.create_future()  # as `wait` does, without its coroutine: every request comes by here
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
     def complete(self) -> bytes | None:
         if not self.ended or self._taken or self.error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ _IMPLIED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     }
 )
 
+_NONE: Final[frozenset[str]] = frozenset()
+_ONLY: Final[Mapping[str, frozenset[str]]] = MappingProxyType({scope: frozenset({scope}) for scope in SCOPES})
 _NO_SCOPE: Final = frozenset({"initialize", "ping", "server/discover"})
 _SCOPE_OF: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -91,16 +94,16 @@ def required(action: Action, tool_class: ToolClass | None) -> frozenset[str]:
     A tool whose class is not *read* needs `mcp:full`, and so does whatever is not known here.
     """
     if action.kind == "notification":
-        return frozenset() if action.method in _NOTIFICATIONS else frozenset({FULL})
+        return _NONE if action.method in _NOTIFICATIONS else _ONLY[FULL]
     if action.kind != "request" or action.method in _NO_SCOPE:
-        return frozenset()
+        return _NONE
     if action.method == "tools/call":
-        return frozenset({CALL if tool_class == "read" else FULL})
+        return _ONLY[CALL if tool_class == "read" else FULL]
     if action.method == "completion/complete":
-        return frozenset({RESOURCES if _member(action.params, "ref").get("type") == "ref/resource" else READ})
+        return _ONLY[RESOURCES if _member(action.params, "ref").get("type") == "ref/resource" else READ]
     if action.method == "subscriptions/listen":
         return frozenset(_SCOPE_OF_NOTICE.get(notice, FULL) for notice in _member(action.params, "notifications"))
-    return frozenset({_SCOPE_OF.get(action.method, FULL)})
+    return _ONLY[_SCOPE_OF.get(action.method, FULL)]
 
 
 def authorize(principal: Principal, action: Action, tool_class: ToolClass | None) -> None:
@@ -112,7 +115,7 @@ def authorize(principal: Principal, action: Action, tool_class: ToolClass | None
             clients start a login instead of falling back.
         DroppedNotification: for an unknown notification, which has no answer to carry a refusal.
     """
-    missing = required(action, tool_class) - expand(principal.scopes)
+    missing = required(action, tool_class) - _held(principal.scopes)
     if not missing:
         return
     if action.kind == "notification":
@@ -136,6 +139,12 @@ def is_write(action: Action, tool_class: ToolClass | None) -> bool:
     if action.method == "tools/call":
         return tool_class != "read"
     return action.method in _WRITING_METHODS or not known_method(action.method)
+
+
+@lru_cache(maxsize=1 << len(SCOPES))
+def _held(scopes: tuple[str, ...]) -> frozenset[str]:
+    """Return what `expand` does; remembered, for there are no more sets of scopes than this."""
+    return expand(scopes)
 
 
 def _member(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
