@@ -101,6 +101,8 @@ class Link:
         self._idle: list[Conversation] = []
         self._openings: list[asyncio.Task[Conversation]] = []
         """Connections that came too late for the trip they were opened for, or still are on their way."""
+        self._epoch = 0
+        """Counts how often all connections were left: a read that a former master answers must not keep it."""
         self._timeout_s = timeout_s
         self._waiting: list[Call] = []
         self._trips: set[asyncio.Task[None]] = set()
@@ -141,11 +143,7 @@ class Link:
         while self._trips:
             await asyncio.wait(self._trips)
         self._closed = True
-        for opening in self._openings:
-            opening.cancel()
-        opened = await asyncio.gather(*self._openings, return_exceptions=True)
-        self._idle += [conversation for conversation in opened if isinstance(conversation, Conversation)]
-        await self._leave_idle()
+        await self._leave_all()
 
     def _board(self) -> None:
         """Begin a trip for who waits; it departs in the next tick with all that have come until then."""
@@ -189,7 +187,7 @@ class Link:
             settle(call.future, error)
 
     async def _exchange(self, calls: list[Call]) -> list[Any]:
-        conversation = await self._conversation()
+        epoch, conversation = self._epoch, await self._conversation()
         replies = await conversation.ask(b"".join([call.packed for call in calls]), len(calls))
         if any(type(reply) is NoScriptError for reply in replies):
             await self._teach(conversation, calls, replies)
@@ -197,9 +195,12 @@ class Link:
             if isinstance(reply, RedisError) and is_not_the_master(reply):
                 # Only new connections can reach the one that is the master now.
                 conversation.close()
-                await self._leave_idle()
+                await self._leave_all()
                 raise reply
-        self._idle.append(conversation)
+        if epoch == self._epoch:
+            self._idle.append(conversation)
+        else:
+            conversation.close()
         return replies
 
     async def _conversation(self) -> Conversation:
@@ -241,8 +242,15 @@ class Link:
         for i, reply in zip(unknown, fresh[len(sources) :], strict=True):
             replies[i] = reply
 
-    async def _leave_idle(self) -> None:
+    async def _leave_all(self) -> None:
+        """Close every connection, also those that are being opened; one that is under way is closed when it is done."""
+        self._epoch += 1
+        openings, self._openings = self._openings, []
         idle, self._idle = self._idle, []
+        for opening in openings:
+            opening.cancel()
+        opened = await asyncio.gather(*openings, return_exceptions=True)
+        idle += [conversation for conversation in opened if isinstance(conversation, Conversation)]
         await asyncio.gather(*[conversation.aclose() for conversation in idle])
 
 
