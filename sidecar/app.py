@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, BinaryIO, Final, Literal
 
@@ -22,7 +21,6 @@ from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets
 from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
 from sidecar.edge.upstream import UpstreamClient
-from sidecar.handover import Handover
 from sidecar.keyring import Keyring
 from sidecar.management import ManagementApi
 from sidecar.policy.identity import Signer
@@ -195,7 +193,7 @@ class Sidecar:
             stream_limit=stream_limit,
             management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
             upstream=self._upstream,
-            handover=Handover(self._store, tools, time.time),
+            handover=wiring.handover(config, store=self._store, tools=tools, client=self._upstream, signer=signer),
             front=wiring.front(config, signer.jwks()),
             observer=telemetry,
             max_body_bytes=config.max_body_bytes,

@@ -41,7 +41,7 @@ class FailedAttempts:
         limit: Limit,
         clock: Callable[[], float],
         *,
-        report: Callable[[StoreUnavailable], None] = lambda problem: None,
+        report: Callable[[StoreUnavailable], None],
     ) -> None:
         self._counter = counter
         self._limit = limit

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
 
 from sidecar.catalogue import ToolClasses
-from sidecar.model import Handle, Headers, ResponsePlan
+from sidecar.denials import Denial, StoreUnavailable
+from sidecar.model import Handle, Headers, Principal, ResponsePlan
 from sidecar.policy import sessions
 from sidecar.policy.listing import ListAnswer, visible_tools
 from sidecar.stores import HandleStore
 
 T = TypeVar("T")
 
+EndSession = Callable[[Principal, str], Awaitable[None]]
+"""Asks the upstream, in the name of whom it was given to, to forget a session; may raise any `Denial`."""
+
+_END_SESSION_S: Final = 2.0
+"""A client waits for its refusal meanwhile."""
 _WORK_IN_THREAD_BYTES: Final = 65_536
 _LARGE_MESSAGES: Final = 2
 """As many as are worked on at once: each takes memory, and more of them would only take turns."""
@@ -25,10 +32,13 @@ _LARGE_MESSAGES: Final = 2
 class Handover:
     """Binds sessions and tasks before the client learns of them, forgets sessions that have ended, filters lists."""
 
-    def __init__(self, handles: HandleStore, tools: ToolClasses, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, handles: HandleStore, tools: ToolClasses, clock: Callable[[], float], end_session: EndSession
+    ) -> None:
         self._handles = handles
         self._tools = tools
         self._clock = clock
+        self._end_session = end_session
         self._large_messages = asyncio.Semaphore(_LARGE_MESSAGES)
 
     async def note_head(self, plan: ResponsePlan, status: int, lines: Headers) -> None:
@@ -36,12 +46,13 @@ class Handover:
 
         Raises:
             BadGateway: the upstream gives out a session id that can't be one.
-            StoreUnavailable: the session could not be bound, so the client must not have it.
+            StoreUnavailable: the session could not be bound, so the client must not have it, and the upstream was
+                asked to forget it.
         """
         if plan.begins_session and status == 200:
             session_id = sessions.session_given(lines)
             if session_id is not None:
-                await self._bind(plan, "session", session_id, plan.session_idle_s)
+                await self._begin_session(plan, session_id)
         elif plan.session is not None and (status == 404 or (plan.ends_session and status < 300)):
             await self._handles.release(plan.principal.account, plan.session)
 
@@ -91,6 +102,15 @@ class Handover:
             return
         if task_id is not None:
             await self._bind(plan, "task", task_id, sessions.TASK_IDLE_S)
+
+    async def _begin_session(self, plan: ResponsePlan, session_id: str) -> None:
+        try:
+            await self._bind(plan, "session", session_id, plan.session_idle_s)
+        except StoreUnavailable:
+            with suppress(Denial, TimeoutError):  # then it is the upstream's to forget, as if the client had left
+                async with asyncio.timeout(_END_SESSION_S):
+                    await self._end_session(plan.principal, session_id)
+            raise
 
     async def _bind(self, plan: ResponsePlan, kind: Any, handle_id: str, idle_s: float) -> None:
         handle = Handle(kind, handle_id, sessions.owner(plan.principal), idle_s)

@@ -24,8 +24,9 @@ from sidecar.edge.redis import RedisStore
 from sidecar.edge.telemetry import Telemetry
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.gateway import Gateway
+from sidecar.handover import Handover
 from sidecar.keyring import Keyring
-from sidecar.model import BearerToken, Headers, IdentityKey, Limit, PresentedKey
+from sidecar.model import BearerToken, Headers, IdentityKey, Limit, PresentedKey, Principal
 from sidecar.offline import ResilientAdmissions
 from sidecar.policy import outbound
 from sidecar.policy.browsers import Browsers
@@ -120,21 +121,9 @@ def catalogue(config: Config, client: UpstreamClient, signer: Signer, telemetry:
     """Return what will know the upstream's annotations, or nothing where they are not trusted."""
     if not config.access.trust_annotations:
         return NoCatalogue()
-    path, query = _target(config)
 
     def sign(method: str, lines: Headers, body: bytes | None) -> tuple[str, Headers]:
-        signed = outbound.signed(
-            signer,
-            method=method,
-            path=path,
-            query=query or None,
-            lines=lines,
-            identity=_own_identity(config.catalogue.account),
-            body=body,
-            now=time.time(),
-            nonce=_nonce(),
-        )
-        return outbound.target(path, query or None), signed
+        return _signed(config, signer, method, lines, body, _own_identity(config.catalogue.account))
 
     return Catalogue(client, sign, refresh_s=config.catalogue.refresh_s, report=telemetry.catalogue)
 
@@ -144,6 +133,24 @@ def tool_classes(config: Config, catalogue: ToolCatalogue) -> ToolClasses:
     lists = config.access.tools
     operators = ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive})
     return ToolClasses(operators, catalogue)
+
+
+def handover(config: Config, *, store: Store, tools: ToolClasses, client: UpstreamClient, signer: Signer) -> Handover:
+    """Return what binds, forgets and filters what answers hand out."""
+
+    async def end_session(principal: Principal, session_id: str) -> None:
+        identity = identity_headers(
+            account=principal.account,
+            scopes=principal.scopes,
+            kind=principal.kind,
+            subject=principal.subject,
+            request_id=_request_id(),
+        )
+        lines = ((b"Mcp-Session-Id", session_id.encode("latin-1")),)
+        target, signed = _signed(config, signer, "DELETE", lines, None, identity)
+        (await client.send("DELETE", target, signed, None, account=principal.account)).close()
+
+    return Handover(store, tools, time.time, end_session)
 
 
 def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
@@ -212,8 +219,32 @@ def gateway(
     )
 
 
+def _signed(
+    config: Config,
+    signer: Signer,
+    method: str,
+    lines: Headers,
+    body: bytes | None,
+    identity: tuple[tuple[str, str], ...],
+) -> tuple[str, Headers]:
+    """Return target and header lines of a request that the sidecar makes by itself."""
+    path, query = _target(config)
+    signed = outbound.signed(
+        signer,
+        method=method,
+        path=path,
+        query=query or None,
+        lines=lines,
+        identity=identity,
+        body=body,
+        now=time.time(),
+        nonce=_nonce(),
+    )
+    return outbound.target(path, query or None), signed
+
+
 def _own_identity(account: str | None) -> tuple[tuple[str, str], ...]:
-    request_id = secrets.token_hex(16)
+    request_id = _request_id()
     if account is None:
         return (("X-Request-Id", request_id),)
     return identity_headers(account=account, scopes=(), kind="api_key", subject=_OWN_SUBJECT, request_id=request_id)
@@ -239,6 +270,10 @@ def _issuer_policy(issuer: IssuerConfig) -> IssuerPolicy:
 def _target(config: Config) -> tuple[str, str]:
     parts = urlsplit(config.upstream.url)
     return parts.path or "/", parts.query
+
+
+def _request_id() -> str:
+    return secrets.token_hex(16)
 
 
 def _nonce() -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sidecar.catalogue import ToolClasses
-from sidecar.denials import BadGateway
+from sidecar.denials import BadGateway, Denial, StoreUnavailable
 from sidecar.edge.embedded import EmbeddedStore
-from sidecar.handover import Handover
+from sidecar.handover import EndSession, Handover
 from sidecar.model import Principal, ResponsePlan, ToolClass
 from sidecar.policy.tools import ToolLists
 from tests.fakes import Clock
@@ -44,8 +44,12 @@ async def store(tmp_path: Path) -> AsyncIterator[EmbeddedStore]:
     await store.aclose()
 
 
-def handover(store: EmbeddedStore, annotations: Annotations) -> Handover:
-    return Handover(store, ToolClasses(ToolLists({}), annotations), Clock())
+async def no_session_ends(principal: Principal, session_id: str) -> None:
+    raise AssertionError(session_id)
+
+
+def handover(store: EmbeddedStore, annotations: Annotations, end_session: EndSession = no_session_ends) -> Handover:
+    return Handover(store, ToolClasses(ToolLists({}), annotations), Clock(), end_session)
 
 
 def plan(**changes: Any) -> ResponsePlan:
@@ -109,3 +113,22 @@ async def test_what_is_no_list_stays_as_it_is_and_what_should_be_one_is_refused(
     with pytest.raises(BadGateway, match="upstream_list_malformed"):
         await ours.message(plan(shows=(kind,), lists=kind), empty)
     assert await ours.message(plan(shows=(kind,)), empty) is empty
+
+
+@pytest.mark.parametrize("failure", [None, BadGateway("upstream_refused")])
+async def test_a_session_that_cannot_be_bound_is_given_back(store: EmbeddedStore, failure: Denial | None) -> None:
+    ended: list[tuple[Principal, str]] = []
+
+    async def end_session(principal: Principal, session_id: str) -> None:
+        ended.append((principal, session_id))
+        if failure is not None:
+            raise failure
+
+    ours = handover(store, Annotations(), end_session)
+    head = ((b"Mcp-Session-Id", b"s-1"),)
+    await ours.note_head(plan(begins_session=True), 200, head)
+    assert ended == []
+    await store.aclose()
+    with pytest.raises(StoreUnavailable):
+        await ours.note_head(plan(begins_session=True), 200, head)
+    assert ended == [(READER, "s-1")]

@@ -63,6 +63,10 @@ async def test_a_file_that_takes_no_changes_is_told_of_and_who_is_known_is_serve
     stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}}, Mcp_Session_Id="s-1")
     refused = await service.client.post(JWT_ROUTE, json=request("initialize"), headers=lines)
     assert (refused.status_code, "Mcp-Session-Id" in refused.headers) == (503, False)
+    given_back = stub.received[-1]
+    assert (given_back.method, given_back.value("Mcp-Session-Id")) == ("DELETE", "s-1")
+    assert given_back.value("X-Account-Id") == "alice"
+    assert given_back.values("Signature")
     assert await service.total("sidecar_store_up") == 0
     comes_back()
     await until(lambda: ready(service))

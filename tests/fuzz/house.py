@@ -16,7 +16,7 @@ from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.gateway import Gateway
 from sidecar.handover import Handover
 from sidecar.keyring import Keyring
-from sidecar.model import BearerToken, IdentityKey, Limit, PresentedKey, ToolClass
+from sidecar.model import BearerToken, IdentityKey, Limit, PresentedKey, Principal, ToolClass
 from sidecar.offline import ResilientAdmissions
 from sidecar.policy.claims import IssuerPolicy
 from sidecar.policy.identity import Signer
@@ -50,6 +50,10 @@ class Annotations:
         return "read" if tool == "get" else None
 
 
+async def _forgets(principal: Principal, session_id: str) -> None:
+    """The upstream of these tests remembers no session anyway."""
+
+
 class House:
     """Everything between the listener and the upstream, over one file that a second process changes too."""
 
@@ -63,7 +67,7 @@ class House:
         self.keyrings = (self._keyring(self.store), self._keyring(self.office))
         self.stream_limit = StreamLimit(2)
         tools = ToolClasses(ToolLists({"destructive": ["drop*"]}), Annotations())
-        self.handover = Handover(self.store, tools, self.clock)
+        self.handover = Handover(self.store, tools, self.clock, _forgets)
         self.gateway = self._gateway(tools)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
