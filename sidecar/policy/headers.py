@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from sidecar.denials import InvalidRequest, UnsupportedMediaType
@@ -30,6 +31,8 @@ _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 """Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
 _PROTOCOL_VERSION: Final = re.compile(r"[A-Za-z0-9._-]+")
 """What is malformed here may be a known version to a reader that trims it, or that takes the first of several."""
+_REMEMBERED_NAMES: Final = 512
+"""Spellings of header names whose lower case is remembered, those that came last."""
 _LENGTH: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _HTTP_1_1: Final = (1, 1)
 _VERSIONS: Final = (_HTTP_1_1, (1, 0))
@@ -50,7 +53,7 @@ def collect(lines: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], froze
     headers: dict[str, str] = {}
     repeated: set[str] = set()
     for raw_name, raw_value in lines:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name, value = _lower(raw_name), raw_value.decode("latin-1")
         if name in headers:
             repeated.add(name)
             value = f"{headers[name]}, {value}"
@@ -134,6 +137,11 @@ def target(upstream_path: str, upstream_query: str, query: str | None) -> tuple[
     if not query.isascii() or "#" in query or not query.isprintable() or " " in query:
         raise InvalidRequest("query_malformed", "The query holds characters that must be percent-encoded")
     return upstream_path, f"{upstream_query}&{query}" if upstream_query else query
+
+
+@lru_cache(maxsize=_REMEMBERED_NAMES)
+def _lower(raw_name: bytes) -> str:
+    return raw_name.decode("latin-1").lower()
 
 
 def connection_tokens(value: str | None) -> frozenset[str]:

@@ -72,7 +72,7 @@ class Exchange:
             self.request.invite_body()
         self._body_taken = True
         if self.request.has_arrived:
-            body = await self._read(max_body_bytes)
+            body = self._read_now(max_body_bytes)
         else:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -157,6 +157,15 @@ class Exchange:
                 return await self._read(_GLANCE_BYTES) or b""
         except (TimeoutError, InvalidRequest):
             return b""
+
+    def _read_now(self, max_bytes: int) -> bytes | None:
+        """Return a body that has arrived, or None if it is longer than allowed. As with most, nobody has to wait."""
+        try:
+            body = self.request.read_now()
+        except web.RequestPayloadError:
+            raise InvalidRequest("body_framing", "The request body's framing is broken") from None
+        self.hold(len(body))
+        return body if len(body) <= max_bytes else None
 
     async def _read(self, max_bytes: int) -> bytes | None:
         """Return the body, or None as soon as it is longer than allowed."""

@@ -15,6 +15,7 @@ from sidecar.policy.discovery import Discovery
 
 IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
 _SERVER: Final = (b"Server", b"sidecar")
+_TO_ANY_ORIGIN: Final = wire(ANY_ORIGIN)
 A = TypeVar("A")
 
 _DOCUMENT_METHODS: Final = ("GET", "OPTIONS")
@@ -31,6 +32,7 @@ class Front:
         self._browsers = browsers
         self.discovery = discovery
         documents = {**discovery.documents, IDENTITY_KEYS_PATH: identity_keys}
+        self._to_no_page = wire(browsers.cors_headers(None))
         self._documents = {path: orjson.dumps(dict(document)) for path, document in documents.items()}
 
     def publishes(self, path: str) -> bool:
@@ -85,9 +87,11 @@ class Front:
         lines.append((b"X-Request-Id", facts.request_id.encode()))
         lines.append(_SERVER)
         if self.publishes(facts.path):
-            lines += wire(ANY_ORIGIN)
+            lines += _TO_ANY_ORIGIN
+        elif (origin := facts.headers.get("origin")) is None:
+            lines += self._to_no_page
         else:
-            lines += wire(self._browsers.cors_headers(facts.headers.get("origin")))
+            lines += wire(self._browsers.cors_headers(origin))
 
     def _preflight(self, exchange: Exchange, methods: tuple[str, ...]) -> Response:
         requested = exchange.facts.headers.get("access-control-request-headers")

@@ -95,6 +95,10 @@ class Request:
         """
         return await self._payload.readany()
 
+    def read_now(self) -> bytes:
+        """Return what is here of the body; see `read_some`."""
+        return self._payload.read_nowait()
+
     def invite_body(self) -> None:
         """Tell a client that waits for it to send the body (RFC 9110 section 10.1.1, which HTTP/1.0 does not know)."""
         if self.version == _HTTP_1_1:

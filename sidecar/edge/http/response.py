@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -33,7 +34,12 @@ class Response:
 
 def wire(pairs: Iterable[tuple[str, str]]) -> Lines:
     """Return header lines of ours as they stand on the wire."""
-    return [(name.encode("latin-1"), value.encode("utf-8", "surrogateescape")) for name, value in pairs]
+    return [(_name(name), value.encode("utf-8", "surrogateescape")) for name, value in pairs]
+
+
+@lru_cache(maxsize=256)
+def _name(name: str) -> bytes:
+    return name.encode("latin-1")
 
 
 def head(status: int, lines: Lines, framing: bytes) -> bytes:
@@ -44,18 +50,18 @@ def head(status: int, lines: Lines, framing: bytes) -> bytes:
     Raises:
         ValueError: a line would not be the one line it claims to be.
     """
-    fields = b"\r\n".join([b"%b: %b" % line for line in lines])
+    fields = b"\r\n".join(map(b": ".join, lines))
     if fields.translate(None, _ORDINARY) != b"\r\n" * (len(lines) - 1):
         raise ValueError("not a header line")
     opening = _OPENINGS.get(status) or b"HTTP/1.1 %d \r\n" % status
-    date = b"" if any(name.lower() == b"date" for name, _ in lines) else b"Date: %b\r\n" % _now()
+    date = b"Date: %b\r\n" % rfc822_formatted_time().encode() if value_of(lines, b"date") is None else b""
     return b"".join((opening, fields, b"\r\n" if fields else b"", date, framing, b"\r\n"))
 
 
 def value_of(lines: Lines, name: bytes) -> bytes | None:
     """Return the value of the first line with this lower-case name."""
-    return next((value for known, value in lines if known.lower() == name), None)
-
-
-def _now() -> bytes:
-    return rfc822_formatted_time().encode()
+    length = len(name)
+    for known, value in lines:
+        if len(known) == length and known.lower() == name:
+            return value
+    return None

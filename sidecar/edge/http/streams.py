@@ -35,16 +35,29 @@ PAUSE_S: Final = 15.0
 class _Awaited:
     """In the place of an answer that has not begun: the task that would send it."""
 
-    __slots__ = ("refusal", "task")
+    __slots__ = ("_answers", "_exchange", "refusal", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, answers: _Answers, exchange: Exchange) -> None:
+        self._answers = answers
+        self._exchange = exchange
         self.task = cast("asyncio.Task[object]", asyncio.current_task())
         self.refusal: Denial | None = None
+
+    def __enter__(self) -> None:
+        self._answers[self._exchange] = self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._answers.pop(self._exchange, None)
+        if self.refusal is not None and kind is asyncio.CancelledError and self.task.uncancel() == 0:
+            raise self.refusal from None  # else the client has left, too
 
     def refuse(self, denial: Denial) -> None:
         """Break off whatever the answer waits for, which lets go of the upstream."""
         self.refusal = denial
         self.task.cancel()
+
+
+_Answers = dict[Exchange, "UpstreamAnswer | _Awaited"]
 
 
 class OpenStreams:
@@ -71,29 +84,20 @@ class OpenStreams:
         self._offline_grace_s = offline_grace_s
         self._clock = clock
         self._sleep = sleep
-        self._answers: dict[Exchange, UpstreamAnswer | _Awaited] = {}
+        self._answers: _Answers = {}
         """In the order in which they were last looked at, the longest ago first."""
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
         self._farewells: dict[Exchange, asyncio.TimerHandle] = {}
         self._fresh: set[Exchange] = set()
         """Not looked at yet: what changed between their admission and the first look is told of only once."""
 
-    @contextlib.contextmanager
-    def begin(self, exchange: Exchange) -> Iterator[None]:
+    def begin(self, exchange: Exchange) -> contextlib.AbstractContextManager[None]:
         """Watch over a request from before it is sent on; its answer may be opened within.
 
         Raises:
             Denial: the caller's credential was revoked, and nothing of an answer was sent.
         """
-        awaited = self._answers[exchange] = _Awaited()
-        try:
-            yield
-        except asyncio.CancelledError:
-            if awaited.refusal is None or awaited.task.uncancel() > 0:  # the client has left, too
-                raise
-            raise awaited.refusal from None
-        finally:
-            self._answers.pop(exchange, None)
+        return _Awaited(self._answers, exchange)
 
     @contextlib.contextmanager
     def open(self, exchange: Exchange, answer: UpstreamAnswer) -> Iterator[None]:
