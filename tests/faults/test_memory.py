@@ -7,15 +7,17 @@ import json
 import socket
 from pathlib import Path
 
+from aiohttp import web
+
 from sidecar.demo.issuer import DevIssuer
 from tests.e2e.bed import AUDIENCE, JWT_ROUTE, request
 from tests.faults.conftest import Serve
-from tests.mcp_server import StubUpstream, reply
+from tests.mcp_server import StubUpstream
 from tests.service import Service, until
 
 CLIENTS = 60
 TOOLS = [{"name": f"look{number}", "description": "x" * 7_000, "inputSchema": {}} for number in range(1_000)]
-ANSWER = {"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}}
+ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"tools": TOOLS}}).encode()
 CALL = json.dumps(request("tools/list")).encode()
 
 
@@ -24,13 +26,17 @@ def resident_mib(service: Service) -> float:
     return pages * 4096 / (1 << 20)
 
 
+async def long_list(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+    return web.Response(body=ANSWER, content_type="application/json")
+
+
 async def test_lists_that_nobody_reads_are_held_up_to_a_bound_and_the_rest_is_refused(
     serve: Serve, stub: StubUpstream, issuer: DevIssuer
 ) -> None:
     """60 clients ask for 7 MB each, of which 64 MiB are held at a time."""
-    stub.answer = reply(200, ANSWER)
-    service = await serve(access={"filter_lists": "all"})
-    service.token = issuer.mint(sub="alice", aud=AUDIENCE, scope="mcp:tools:list")
+    stub.answer = long_list
+    service = await serve(access={"filter_lists": "all", "tools": {"read": ["look*"]}})
+    service.token = issuer.mint(sub="alice", aud=AUDIENCE, scope="mcp:read")
     lines = {**service.credentials, "Host": "sidecar", "Content-Type": "application/json"}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     call = f"POST {JWT_ROUTE} HTTP/1.1\r\n{head}Content-Length: {len(CALL)}\r\n\r\n".encode() + CALL
