@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
-from typing import Protocol
+from typing import Final, Protocol
 
 import uvloop
 
@@ -14,6 +15,9 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.http.listener import request_parser
 from sidecar.edge.telemetry import Telemetry
 from sidecar.workers import Supervisor
+
+_NEW_OBJECTS: Final = 20_000
+"""So many more than were freed make the garbage collector look."""
 
 
 def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
@@ -61,6 +65,7 @@ async def _run(service: Service, stop: asyncio.Event) -> int:
         detail = problem.detail if isinstance(problem, StoreUnavailable) else str(problem)
         service.telemetry.event("start_failed", level="error", problem=detail)
         return 1
+    _look_for_garbage_seldom()
     await stop.wait()
     await service.stop(delayed=received[:1] == [signal.SIGTERM])
     return 0
@@ -71,3 +76,14 @@ async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
     for warning in config_warnings:
         service.telemetry.event("config_warning", level="warning", problem=warning)
     return await run(service, asyncio.Event())
+
+
+def _look_for_garbage_seldom() -> None:
+    """Have the collector leave alone what lives as long as the process, and look less often at the rest.
+
+    Requests leave few cycles behind: reference counts free nearly all. Looking after each 700 new objects, as Python
+    does by itself, costs 5 % of a request's time; after 20 000 they take a few megabytes at most.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)
