@@ -99,6 +99,7 @@ def upstream(config: Config) -> UpstreamClient:
     settings = config.upstream
     return UpstreamClient(
         settings.url,
+        socket_path=settings.socket,
         connect_timeout_s=settings.connect_timeout_s,
         response_timeout_s=settings.response_timeout_s,
         per_account=settings.sharing == "per_account",

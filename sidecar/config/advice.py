@@ -79,7 +79,7 @@ def _about_the_network(config: Config) -> Iterator[str]:
             f"listen.host is {config.listen.host} and public_url is plain http: credentials can be read on the way; "
             "put TLS in front and set public_url to its https address"
         )
-    if _is_exposed(config.upstream.url):
+    if config.upstream.socket is None and _is_exposed(config.upstream.url):
         yield "upstream.url is plain http to another machine: requests and answers can be read and changed on the way"
     if "*" in config.allowed_hosts:
         yield "allowed_hosts has *: any name leads here, so DNS rebinding lets foreign pages reach the sidecar"

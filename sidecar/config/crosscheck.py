@@ -26,7 +26,9 @@ def _listeners_differ(config: Config) -> Iterator[Complaint]:
 
 
 def _upstream_is_another(config: Config) -> Iterator[Complaint]:
-    if not readable(config.listen.host, config.listen.port, config.upstream.url):
+    if not readable(config.listen.host, config.listen.port, config.upstream.url, config.upstream.socket):
+        return
+    if config.upstream.socket is not None:
         return
     url = urlsplit(config.upstream.url)
     port = url.port or {"http": 80, "https": 443}[url.scheme]

@@ -18,6 +18,7 @@ from sidecar.model import CredentialKind, IdentityKey, Limit, Route
 
 _DAY_S: Final = 86_400
 _MOST: Final = 1_000_000
+_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _DEFAULT_ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 _ROUTE_KINDS: Final[tuple[CredentialKind, ...]] = ("jwt", "api_key")
 
@@ -104,6 +105,7 @@ class UpstreamConfig:
     """The MCP server behind us."""
 
     url: str = setting(urls.upstream_url, "http://127.0.0.1:3000/mcp", shown=urls.without_credentials)
+    socket: str | None = setting(optional(v.socket_path), None)
     sharing: Literal["shared", "per_account"] = setting(v.one_of(("shared", "per_account")), "shared")
     pass_headers: tuple[str, ...] = setting(listed(v.pass_header), ())
     """In lower case."""
@@ -263,9 +265,7 @@ class DrainConfig:
 class LogConfig:
     """The log on standard output."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting(
-        v.one_of(("debug", "info", "warning", "error")), "info"
-    )
+    level: str = setting(v.one_of(_LOG_LEVELS), "info")
     access: bool = setting(v.flag, True)
 
 

@@ -20,6 +20,7 @@ MANAGEMENT_PATH: Final = "/api/api-keys"
 OWN_PATHS: Final = (MANAGEMENT_PATH, "/.well-known", "/keys", "/approvals")
 """Paths that the sidecar answers itself, with all below them."""
 
+_LONGEST_SOCKET_PATH_BYTES: Final = 107
 _PATH: Final = re.compile(r"(/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+")
 """Segments of RFC 3986 section 3.3 without percent-encoding and ``;``, none empty and none that begins with a dot."""
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]{1,100}")
@@ -144,6 +145,14 @@ def route_path(entry: Entry) -> str:
     if any(value == own or value.startswith(f"{own}/") for own in OWN_PATHS):
         raise Refused(f"must not be or lie below {_either(OWN_PATHS)}, which the sidecar answers itself")
     return value
+
+
+def socket_path(entry: Entry) -> str:
+    """Check the path of a unix socket. The system's addresses end at 107 bytes."""
+    path = text(4096, "a path")(entry)
+    if not path.startswith("/") or len(path.encode()) > _LONGEST_SOCKET_PATH_BYTES:
+        raise Refused(f"must be an absolute path of at most {_LONGEST_SOCKET_PATH_BYTES} bytes, not {entry.shown}")
+    return path
 
 
 def pass_header(entry: Entry) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -14,8 +12,8 @@ from urllib.parse import urlsplit
 from sidecar.denials import BadGateway, Denial, GatewayTimeout
 from sidecar.edge.upstream_answer import Answer
 from sidecar.edge.upstream_connection import Connection
+from sidecar.edge.upstream_dialing import Dialer
 from sidecar.model import Headers
-from sidecar.sockets import probe_when_silent
 
 W = TypeVar("W")
 
@@ -29,8 +27,6 @@ _SMALL_BODY_BYTES: Final = 65_536
 _SHORTEST_TIMER_S: Final = 0.001
 _REACHABLE_S: Final = 0.5
 """An orchestrator that asks gives up after a second."""
-_STAGGER_S: Final = 0.25
-"""How long one address of a name is tried alone (RFC 8305 section 5)."""
 
 
 class Deadlines(Generic[W]):
@@ -85,6 +81,8 @@ class UpstreamClient:
 
     `per_account`: a kept connection carries requests of one account only. Then even an upstream that answers out of
     turn can't hand one account what is another's; else that is noticed only while the connection is idle.
+
+    `socket_path`: connections lead to that unix socket, and the URL says what is asked for there.
     """
 
     def __init__(
@@ -93,6 +91,7 @@ class UpstreamClient:
         *,
         connect_timeout_s: float,
         response_timeout_s: float,
+        socket_path: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
         per_account: bool = False,
         max_idle: int = 64,
@@ -102,18 +101,22 @@ class UpstreamClient:
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError("the upstream's URL must be http://host or https://host")
-        self._address = parts.hostname.encode("idna").decode("ascii")
-        self._is_name = not _is_literal(self._address)
-        self._port = _PORTS[parts.scheme] if parts.port is None else parts.port
-        self._tls = (ssl_context or ssl.create_default_context()) if parts.scheme == "https" else None
-        host = _host(self._address, self._port, _PORTS[parts.scheme])
+        address = parts.hostname.encode("idna").decode("ascii")
+        port = _PORTS[parts.scheme] if parts.port is None else parts.port
+        host = _host(address, port, _PORTS[parts.scheme])
         self._opening = b" HTTP/1.1\r\nHost: " + host
         self.authority = host.decode("ascii")
         """What every request's `Host` says: lower-case, without the scheme's default port."""
-        self._connect_timeout_s = connect_timeout_s
+        self._dialer = Dialer(
+            lambda: Connection(max_head_bytes, self._keep, self._forget),
+            host=address,
+            port=port,
+            tls=(ssl_context or ssl.create_default_context()) if parts.scheme == "https" else None,
+            socket_path=socket_path,
+            timeout_s=connect_timeout_s,
+        )
         self._per_account = per_account
         self._max_idle = max_idle
-        self._max_head_bytes = max_head_bytes
         self._idle: Deadlines[Connection] = Deadlines(idle_s, Connection.close)
         self._awaiting: Deadlines[Answer] = Deadlines(response_timeout_s, _time_out)
         self._open: set[Connection] = set()
@@ -200,58 +203,11 @@ class UpstreamClient:
         return None
 
     async def _connect(self) -> Connection:
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                try:
-                    return await self._open_connection()
-                except ConnectionError:
-                    # Nothing was sent on it. Behind one address there may be several servers, or one that restarts.
-                    return await self._open_connection()
-        except TimeoutError as error:
-            raise GatewayTimeout("upstream_connect_timeout", detail=str(error)) from error
-        except OSError as error:
-            raise BadGateway("upstream_connect", detail=str(error)) from error
-
-    async def _open_connection(self) -> Connection:
-        connection = await (self._open_at_first() if self._is_name else self._open_at(self._address))
-        if self._closed or not connection.is_open():
+        connection = await self._dialer.dial()
+        if self._closed:
             connection.abort()
-            raise ConnectionAbortedError("closed before anything was asked")
+            raise BadGateway("upstream_connect", detail="closed before anything was asked")
         self._open.add(connection)
-        return connection
-
-    async def _open_at_first(self) -> Connection:
-        """Try the name's addresses, each a moment after the one before, and take the first that answers.
-
-        uvloop tries them only one after the other: one that swallows packets would take all the time there is.
-        """
-        found = await asyncio.get_running_loop().getaddrinfo(self._address, self._port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-        stagger_s = min(_STAGGER_S, self._connect_timeout_s / len(addresses))
-        won: asyncio.Task[Connection] | None = None
-        done, running = set[asyncio.Task[Connection]](), set[asyncio.Task[Connection]]()
-        try:
-            while won is None and (addresses or running):
-                if addresses:
-                    running.add(asyncio.create_task(self._open_at(addresses.pop(0))))
-                wait_s = stagger_s if addresses else None
-                done, running = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                won = next((attempt for attempt in done if attempt.exception() is None), None)
-            return (won or done.pop()).result()
-        finally:
-            for attempt in (done | running) - {won}:
-                attempt.cancel()
-                attempt.add_done_callback(_abandon)
-
-    async def _open_at(self, address: str) -> Connection:
-        transport, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self._max_head_bytes, self._keep, self._forget),
-            address,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._address if self._tls else None,
-        )
-        probe_when_silent(transport.get_extra_info("socket"))
         return connection
 
     def _keep(self, connection: Connection) -> None:
@@ -269,20 +225,6 @@ class UpstreamClient:
         self._open.discard(connection)
         if self._closed and not self._open:
             self._all_lost.set()
-
-
-def _is_literal(address: str) -> bool:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True
-
-
-def _abandon(attempt: asyncio.Task[Connection]) -> None:
-    """Close what an attempt has opened that another was quicker than."""
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().abort()
 
 
 def _host(address: str, port: int, default_port: int) -> bytes:
