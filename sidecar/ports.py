@@ -104,6 +104,10 @@ class UpstreamAnswer(Protocol):
         """
         ...
 
+    def pieces(self, pause_s: float) -> AsyncIterator[bytes]:
+        """Yield the body as iterating does, and an empty piece whenever nothing came for `pause_s`."""
+        ...
+
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         """Return the whole body. `hold` is told how much of it is here as it grows, and may raise.
 

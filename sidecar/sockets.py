@@ -1,8 +1,10 @@
-"""Has the operating system notice a peer that is gone without a word."""
+"""What the operating system knows of a connection: that its peer is gone without a word, or has sent something."""
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
 from typing import Final
 
 _OPTIONS: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
@@ -19,3 +21,15 @@ def probe_when_silent(connected: socket.socket) -> None:
     for option, value in _OPTIONS.items():
         if hasattr(socket, option):
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def has_unread(connected: socket.socket) -> bool:
+    """Tell whether something has come that nobody has read yet, be it the end."""
+    poll = select.poll()
+    poll.register(connected.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def reset_when_closed(connected: socket.socket) -> None:
+    """Have the connection reset, not closed in good order, when it is closed next."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

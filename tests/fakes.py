@@ -40,6 +40,9 @@ class CannedAnswer:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
 
+    async def pieces(self, pause_s: float) -> AsyncIterator[bytes]:
+        yield self._body
+
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         return self._body
 

@@ -47,7 +47,7 @@ class Answer:
         self.buffered: int = 0
         self._pieces: list[bytes] = []
         self._taken: bool = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._idle_timeout_s = idle_timeout_s
 
     async def head(self) -> None:
@@ -83,6 +83,26 @@ class Answer:
             await self.wait(self._idle_timeout_s)
         return self._take()
 
+    async def pieces(self, pause_s: float) -> AsyncIterator[bytes]:
+        silent_s = 0.0
+        while True:
+            if self._pieces:
+                silent_s = 0.0
+                yield self._take()
+            elif self.error is not None:
+                raise self.error
+            elif self.ended:
+                return
+            else:
+                left_s = pause_s if self._idle_timeout_s is None else min(pause_s, self._idle_timeout_s - silent_s)
+                if await self._changes_within(left_s):
+                    continue
+                silent_s += left_s
+                if self._idle_timeout_s is not None and silent_s >= self._idle_timeout_s:
+                    self._stall()
+                else:
+                    yield b""
+
     async def read(self, limit: int, hold: Callable[[int], None] | None = None) -> bytes:
         body = bytearray()
         async for piece in self:
@@ -117,7 +137,7 @@ class Answer:
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(True)
 
     async def wait(self, timeout_s: float | None) -> None:
         """Return when anything has changed, or failed with ``upstream_idle_timeout`` after `timeout_s`."""
@@ -131,9 +151,18 @@ class Answer:
             if timer is not None:
                 timer.cancel()
 
+    async def _changes_within(self, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = loop.call_later(seconds, _time_is_up, waiter)
+        try:
+            return bool(await waiter)
+        finally:
+            self._waiter = None
+            timer.cancel()
+
     def _stall(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self.fail(GatewayTimeout("upstream_idle_timeout"))
+        self.fail(GatewayTimeout("upstream_idle_timeout"))
 
     def _take(self) -> bytes:
         pieces, self._pieces = self._pieces, []
@@ -142,3 +171,8 @@ class Answer:
         if self.source is not None:
             self.source.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _time_is_up(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from sidecar.edge.http import server
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, assert_refused, notification, request, tool_call, with_other_secret
 from tests.e2e.conftest import Start
 from tests.mcp_server import StubUpstream
@@ -257,3 +258,17 @@ async def test_more_new_secrets_than_can_be_checked_are_503_and_never_401_for_th
     assert {answer.status_code for answer in answers} == {401, 503}
     overloaded = next(answer for answer in answers if answer.status_code == 503)
     assert_refused(overloaded, 503, "OVERLOADED")
+
+
+async def test_a_refusal_is_sent_also_when_no_more_bodies_can_be_held(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LEAST_BYTES", 0)
+    bed = await start(max_body_bytes=1)
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 20_000
+
+    answer = await bed.client.post(JWT_ROUTE, content=body(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 401

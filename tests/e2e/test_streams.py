@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,8 @@ import httpx
 import pytest
 from aiohttp import web
 
-from sidecar.denials import StoreUnavailable
+from sidecar.denials import Conflict, StoreUnavailable
+from sidecar.edge.http import server
 from sidecar.edge.redis.names import changes
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, Bed, assert_refused, credentials, request
 from tests.e2e.conftest import Start, StoreName
@@ -55,6 +57,53 @@ async def test_a_revoked_key_ends_its_streams(start: Start, stub: StubUpstream, 
         assert await ends(pieces)
         assert [line["reason"] for line in bed.accesses() if line["principal"] == f"key_{key[4:16]}"] == ["revoked"]
         assert not [line for line in bed.accesses() if line["principal"] == f"key_{other[4:16]}"]
+
+
+async def test_an_answer_that_is_no_stream_of_events_is_visibly_cut_short_with_its_key(
+    start: Start, stub: StubUpstream
+) -> None:
+    bed, answer = await start(), Stream("application/json")
+    key, stub.answer = await bed.key("mcp:full"), answer.answer
+    answer.send(b'{"jsonrpc":"2.0","id":1,"result":[1,')
+    body = {"json": request("ping"), "headers": credentials(key=key)}
+    async with asyncio.timeout(5), bed.client.stream("POST", KEY_ROUTE, **body) as begun:  # type: ignore[arg-type]
+        pieces = begun.aiter_raw()
+        await anext(pieces)
+        await bed.sidecar.keyring.revoke("alice", f"key_{key[4:16]}")
+        with pytest.raises(httpx.RemoteProtocolError):
+            [piece async for piece in pieces]
+    await answer.left.wait()
+    assert [(line["outcome"], line["reason"]) for line in bed.accesses()] == [("forwarded", "revoked")]
+
+
+async def test_a_length_that_the_upstream_announced_for_its_events_is_not_kept_to(
+    start: Start, stub: StubUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What we add in a silence would not fit in, and the rest would be taken for the next answer."""
+    monkeypatch.setattr(server, "PAUSE_S", 0.01)
+    paused = asyncio.Event()
+    event = b'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n'
+
+    async def answer(asked: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.content_length = 2 * len(event)
+        await response.prepare(asked)
+        await response.write(event)
+        await paused.wait()
+        await response.write(event)
+        return response
+
+    bed, stub.answer = await start(), answer
+    headers = credentials(token=bed.token())
+    async with asyncio.timeout(5):
+        async with bed.client.stream("POST", JWT_ROUTE, json=request("ping"), headers=headers) as begun:
+            assert "Content-Length" not in begun.headers
+            received = b""
+            async for piece in begun.aiter_raw():
+                received += piece
+                if b": keep-alive\n\n" in received:
+                    paused.set()
+    assert received.count(event) == 2
 
 
 async def test_a_client_that_does_not_read_loses_its_connection_with_its_key(start: Start, stub: StubUpstream) -> None:
@@ -149,8 +198,12 @@ async def test_a_client_that_leaves_gives_its_place_back(start: Start, stub: Stu
                     await asyncio.sleep(0.01)
 
 
-async def test_a_revocation_that_has_begun_is_finished_though_its_client_leaves(start: Start) -> None:
-    bed = await start()
+@pytest.mark.parametrize("outcome", [None, Conflict("key_limit")])
+async def test_a_revocation_that_has_begun_is_finished_though_its_client_leaves(
+    start: Start, outcome: Exception | None
+) -> None:
+    bed, told = await start(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     key, revoke = await bed.key("mcp:full"), bed.sidecar.keyring.revoke
     begun, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -159,6 +212,8 @@ async def test_a_revocation_that_has_begun_is_finished_though_its_client_leaves(
         await go.wait()
         await revoke(account, key_id)
         done.set()
+        if outcome is not None:
+            raise outcome
 
     bed.sidecar.keyring.revoke = slow  # type: ignore[method-assign]  # as a store that takes its time
     host, _, port = bed.sidecar.public_url_bound.removeprefix("http://").rpartition(":")
@@ -173,7 +228,10 @@ async def test_a_revocation_that_has_begun_is_finished_though_its_client_leaves(
             await asyncio.sleep(0.01)
         go.set()
         await done.wait()
+    await asyncio.sleep(0)
+    gc.collect()
     assert [line["outcome"] for line in bed.accesses()] == ["client_closed"]
+    assert told == []
 
 
 async def test_a_lost_notice_ends_the_streams_with_the_next_try(start: Start, stub: StubUpstream) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
 import pytest
-from aiohttp import http_parser
+from aiohttp import http_parser, web
 
 from sidecar.edge.http.connection import HEAD_S, STALL_S, Connection
 from sidecar.edge.http.listener import Listener, request_parser
@@ -39,7 +39,22 @@ class Port:
             await self.may_answer.wait()
             await request.send(Response(200, body=b"ok"))
             return
+        if request.target == "/long":
+            await request.send(Response(200, body=bytes(60_000)))
+            return
+        if request.target == "/body":
+            try:
+                await request.read_some()
+                await request.read_some()
+            except web.RequestPayloadError:
+                await request.send(Response(400))
+            return
         request.begin(200, [], None)
+        if request.target == "/broken":
+            await request.write(b"half")
+            await asyncio.sleep(0.01)
+            request.break_off()
+            return
         try:
             while True:
                 await request.write(bytes(65_536))
@@ -205,6 +220,100 @@ async def test_requests_that_come_ahead_are_answered_in_turn() -> None:
         answers = await reader.read()
         assert answers.count(b"\r\n\r\nok") == 100
         assert answers.rpartition(b"ok")[2].startswith(b"HTTP/1.1 400 ")
+
+
+async def test_who_does_not_read_gets_no_further_answers() -> None:
+    """Each answer is small; thousands of them would wait for a client that only asks."""
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        (connection,) = port.listener.connections
+        asked = HEAD.replace(b"GET / ", b"GET /long ") + b"\r\n"
+        while not connection.writing_paused:
+            writer.write(asked * 10)
+            await asyncio.sleep(0)
+        await settled()
+        waiting = connection.waiting_bytes
+        writer.write(asked * 1000)
+        await settled()
+        assert connection.waiting_bytes == waiting < 200_000
+        port.may_answer.set()
+        reader.feed_eof()
+
+
+async def test_a_client_that_has_not_even_read_its_answers_has_its_place_taken_at_once() -> None:
+    async with Port(max_connections=1).open() as port:
+        _, writer = await port.connect()
+        (connection,) = port.listener.connections
+        while not connection.waiting_bytes:
+            writer.write(HEAD.replace(b"GET / ", b"GET /long ") + b"\r\n")
+            await settled()
+        while connection.is_serving:  # noqa: ASYNC110 - until its answer is written
+            await asyncio.sleep(0)
+        port.may_answer.set()
+        reader, writer = await port.call()
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_body_whose_framing_breaks_is_told_to_who_reads_it_at_once() -> None:
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await port.asked.wait()
+        writer.write(b"5\r\nabcdeXX\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("behind", [b"", HEAD + b"\r\n"])
+async def test_a_head_without_end_is_431(behind: bytes) -> None:
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        writer.write(behind + HEAD)
+        port.may_answer.set()
+        for number in range(100):
+            writer.write(b"X-%d: %s\r\n" % (number, b"x" * 2000))
+            await settled()
+            if port.bad_heads:
+                break
+        assert port.bad_heads == [431]
+        assert b"HTTP/1.1 431 " in await reader.read()
+
+
+async def test_the_rest_of_a_head_that_began_during_an_answer_is_waited_for_as_for_any() -> None:
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        writer.write(HEAD + b"\r\n")
+        await port.asked.wait()
+        writer.write(HEAD)
+        await settled()
+        port.may_answer.set()
+        await reader.readuntil(b"ok")
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_an_empty_line_after_an_answer_is_no_head() -> None:
+    async with Port().open() as port:
+        port.may_answer.set()
+        reader, writer = await port.connect()
+        writer.write(HEAD + b"\r\n")
+        await reader.readuntil(b"ok")
+        writer.write(b"\r\n")
+        await settled()
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_answer_that_ends_with_its_connection_is_reset_when_it_is_not_whole() -> None:
+    """To a client of HTTP/1.0 the end of the connection is the end of the answer."""
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        writer.write(b"GET /broken HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
 
 
 def test_requests_are_parsed_by_llhttp() -> None:

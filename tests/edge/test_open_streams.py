@@ -308,3 +308,17 @@ async def test_a_stream_that_cannot_be_looked_at_keeps_nobody_else_from_being_lo
         is_damaged = True
         await passed(ticks, 2)
     assert (damaged.ended_by, other.ended_by) == (None, "revoked")
+
+
+async def test_an_endless_stream_that_begins_after_the_end_of_all_ends_at_once() -> None:
+    changes: Any = Changes()
+    observer: Any = Events()
+    streams = OpenStreams(changes, refuse(InvalidToken("token_revoked")), observer, offline_grace_s=60.0)
+    streams.end_endless()
+    exchange, answer = Exchange(), Answer()
+    exchange.is_endless = True
+    stream: Any = exchange
+    upstream: Any = answer
+    with streams.open(stream, upstream):
+        assert answer.closed.is_set()
+    assert exchange.ended_by == "shutdown"

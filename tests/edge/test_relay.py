@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
 
 import aiohttp
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from sidecar.edge.http.listener import Listener
 from sidecar.edge.http.relay import relay
 from sidecar.edge.http.request import Request
-from sidecar.edge.http.streams import with_pauses
 
 
 async def relayed(pieces: Iterable[bytes], content_type: str = "text/event-stream; charset=utf-8") -> bytes:
@@ -56,33 +54,3 @@ async def test_within_an_event_nothing_is_added_however_it_is_cut(event: bytes) 
 
 async def test_what_is_no_event_stream_gets_no_comments() -> None:
     assert await relayed([b'{"a":', b"", b"1}"], "application/json") == b'{"a":1}'
-
-
-class Slow:
-    """An answer whose next piece comes when told to."""
-
-    status, headers = 200, ()
-
-    def __init__(self) -> None:
-        self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    def __aiter__(self) -> Slow:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self.pieces.get()
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
-
-
-async def test_a_silence_is_an_empty_piece_and_loses_nothing() -> None:
-    answer: Any = Slow()
-    pieces = with_pauses(answer, pause_s=0.01)
-    async with asyncio.timeout(5):
-        assert await anext(pieces) == b""
-        answer.pieces.put_nowait(b"data: 1\n\n")
-        assert await anext(pieces) == b"data: 1\n\n"
-        assert await anext(pieces) == b""
-        answer.pieces.put_nowait(None)
-        assert [piece async for piece in pieces if piece] == []

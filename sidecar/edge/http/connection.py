@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import select
-from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
-from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from sidecar.edge.http.request import CLOSE, Request
-from sidecar.edge.http.response import Lines, head
+from sidecar.edge.http.intake import Intake
+from sidecar.edge.http.request import Request
+from sidecar.edge.http.response import answer_to_bad_head
+from sidecar.sockets import has_unread, reset_when_closed
 
 HEAD_S: Final = 10.0
 """How long a request's head may take from its first byte on, and a new connection until its first request's."""
@@ -25,64 +21,52 @@ KEEP_ALIVE_S: Final = 75.0
 """Longer than the idle time of common load balancers (60 s), which must be the first to close."""
 LINGER_S: Final = 2.0
 """How long a client that still sends is listened to after its last answer, which a reset would take from it."""
-_READ_BYTES: Final = 65_536
-_MAX_AHEAD: Final = 10
-"""Requests that are parsed before the one that is served has its answer."""
-_FULL: Final = 503
+STALLED: Final = "stalled"
+SHUTDOWN: Final = "shutdown"
 
 
 class House(Protocol):
-    """What a connection belongs to."""
+    """What a connection belongs to.
+
+    `is_draining`: each answer is the last of its connection. `is_closing`: who asks nothing is to leave. `now` is in
+    seconds and never goes back. `admits` takes a connection in, unless there is no room; `sees_out` tells whether it
+    may stay for a moment after its last answer.
+    """
 
     is_draining: bool
-    """Each answer is the last of its connection."""
+    is_closing: bool
 
-    def now(self) -> float:
-        """Return seconds on a clock that never goes back."""
+    def now(self) -> float: ...
 
-    def handle(self, request: Request) -> Awaitable[None]:
-        """Answer a request."""
+    def handle(self, request: Request) -> Awaitable[None]: ...
 
-    def note_bad_head(self, status: int) -> None:
-        """Hear of what never became a request, and of its answer."""
+    def note_bad_head(self, status: int) -> None: ...
 
-    def admits(self, connection: Connection) -> bool:
-        """Take a connection in, unless there is no room."""
+    def admits(self, connection: Connection) -> bool: ...
 
-    def sees_out(self, connection: Connection) -> bool:
-        """Tell whether a connection may stay for a moment after its last answer."""
+    def sees_out(self, connection: Connection) -> bool: ...
 
-    def note_waiting(self, connection: Connection, *, waits: bool = True) -> None:
-        """Hear that a connection waits for a request, or no longer."""
+    def note_waiting(self, connection: Connection, *, waits: bool = True) -> None: ...
 
-    def forget(self, connection: Connection) -> None:
-        """Hear that a connection is no more."""
+    def forget(self, connection: Connection) -> None: ...
 
 
 class Connection(BaseProtocol):
-    """The transport's protocol; aiohttp's hardened parser reads what comes.
+    """The transport's protocol.
 
     A client that leaves cancels what is done for its request, which closes the upstream's connection.
     """
 
     __slots__ = (
-        *("_has_begun", "_house", "_is_leaving", "_messages", "_patience_s", "_serving", "_since"),
-        *("_stalled_since", "_takes_more", "remote"),
+        *("_has_begun", "_house", "_intake", "_is_leaving", "_patience_s", "_serving", "_since"),
+        *("_stalled_since", "abandoned_because", "remote"),
     )
 
     def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._parser = HttpRequestParser(
-            self,
-            loop,
-            _READ_BYTES,
-            payload_exception=web.RequestPayloadError,
-            auto_decompress=False,
-            max_msg_queue_size=_MAX_AHEAD,
-        )
+        self._intake = Intake(self, loop)
+        self._parser = self._intake.parser
         self._house = house
-        self._messages: deque[tuple[RawRequestMessage | int, StreamReader]] = deque()
-        """Requests that wait for their turn; a status stands for one that never became one."""
         self._serving: asyncio.Task[None] | None = None
         self._since = 0.0
         """When it began to wait for a request, for the rest of a head, or for the client's end."""
@@ -90,13 +74,18 @@ class Connection(BaseProtocol):
         self._has_begun = False
         """A head has begun to arrive."""
         self._stalled_since: float | None = None
-        self._takes_more = True
         self._is_leaving = False
         self.remote = ""
+        self.abandoned_because: str | None = None
 
     @property
     def is_serving(self) -> bool:
         return self._serving is not None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was written that the system has not taken."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     @property
     def is_last_answer(self) -> bool:
@@ -115,33 +104,23 @@ class Connection(BaseProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self._takes_more = False
-        self._parser = None  # it and this object hold each other
+        self._intake.close()
+        self._parser = None
         self._house.forget(self)
         if self._serving is not None:
             self._serving.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if not self._takes_more or self._parser is None:
-            return  # nothing that follows the last request is looked at
-        switches = False
-        messages: Sequence[tuple[RawRequestMessage | int, StreamReader]]
-        try:
-            messages, switches, _ = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            self._takes_more = False
-            messages = ((_status_of(error), EMPTY_PAYLOAD),)
-        if switches:  # CONNECT, or an upgrade: what follows is no HTTP, and nobody here speaks anything else
-            self._takes_more = False
-        self._messages.extend(messages)
-        if len(self._messages) >= _MAX_AHEAD and not self._buffer_paused:
+        intake = self._intake
+        intake.feed(data)
+        if intake.is_full and not self._buffer_paused:
             self._pause_reading_for_buffer()
         if self._serving is not None:
             return
-        if self._messages:
+        if intake.has_next:
             self._serve_next()
-        elif data and not self._has_begun:
-            self._has_begun, self._since, self._patience_s = True, self._house.now(), HEAD_S
+        elif intake.part_of_head_bytes and not self._has_begun:
+            self._wait_for_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -168,12 +147,20 @@ class Connection(BaseProtocol):
 
     def close(self) -> None:
         """Close when what was written is sent."""
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
+            self._intake.takes_more, self._is_leaving, self._since = False, True, self._house.now()
             self.transport.close()
 
-    def abort(self) -> None:
+    def abort(self, because: str | None = None) -> None:
         """Close at once."""
+        self.abandoned_because = self.abandoned_because or because
         if self.transport is not None:
+            self.transport.abort()
+
+    def reset(self) -> None:
+        """Close at once, so that the client can't take it for the end of an answer."""
+        if self.transport is not None:
+            reset_when_closed(self.transport.get_extra_info("socket"))
             self.transport.abort()
 
     def leave(self) -> None:
@@ -185,9 +172,9 @@ class Connection(BaseProtocol):
         if transport is None or transport.is_closing() or self._is_leaving:
             return
         if not transport.can_write_eof() or not self._house.sees_out(self):
-            transport.close()
+            self.close()
             return
-        self._takes_more, self._is_leaving, self._since = False, True, self._house.now()
+        self._intake.takes_more, self._is_leaving, self._since = False, True, self._house.now()
         self._reading_paused = False
         self._resume_reading_for_buffer()
         transport.write_eof()
@@ -199,11 +186,8 @@ class Connection(BaseProtocol):
         """
         if self._patience_s == HEAD_S:
             self._patience_s, self._since = LINGER_S, self._house.now()
-        elif self.transport is not None:
-            poll = select.poll()
-            poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-            if not poll.poll(0):
-                self.close()
+        elif self.transport is not None and not has_unread(self.transport.get_extra_info("socket")):
+            self.close()
 
     def end_if_overdue(self) -> None:
         """Close if the client takes too long: over a head, to read, or to ask for anything more."""
@@ -212,37 +196,44 @@ class Connection(BaseProtocol):
             return
         if self._stalled_since is not None:
             if now - self._stalled_since > STALL_S:
-                transport.abort()
+                self.abort(STALLED)
         elif self._is_leaving:
-            if now - self._since > (STALL_S if transport.get_write_buffer_size() else LINGER_S):
+            if now - self._since > (STALL_S if self.waiting_bytes else LINGER_S):
                 transport.abort()
         elif self._serving is None and now - self._since > self._patience_s:
             self.give_up(408)
 
     def give_up(self, status: int) -> None:
-        """End a connection that waits for a request; one whose head has begun to arrive hears why."""
-        if self._has_begun:
+        """End a connection that waits for a request; one whose head has begun to arrive hears why.
+
+        One that has not even read the answers it got would only hold its place longer.
+        """
+        if self.waiting_bytes:
+            self.abort(STALLED)
+        elif self._has_begun:
             self._refuse(status)
         else:
             self.close()
 
+    def _wait_for_head(self) -> None:
+        self._has_begun, self._since, self._patience_s = True, self._house.now(), HEAD_S
+
     def _serve_next(self) -> None:
-        message, payload = self._messages.popleft()
+        message, payload = self._intake.take()
         if isinstance(message, int):
             self._refuse(message)
             return
         self._house.note_waiting(self, waits=False)
         self._serving = self._loop.create_task(self._serve(Request(message, payload, self)))
-        if self._parser is not None:
-            self._parser.message_consumed()
         if self._buffer_paused:
-            self.data_received(b"")  # what the parser has kept back while the queue was full
-            if len(self._messages) < _MAX_AHEAD:
+            self.data_received(b"")  # what the parser has kept back while there was no room
+            if not self._intake.is_full:
                 self._resume_reading_for_buffer()
 
     async def _serve(self, request: Request) -> None:
         try:
             await self._house.handle(request)
+            await self.drained()  # who does not read gets no further answers
         except ConnectionError:
             self.close()
         except asyncio.CancelledError:
@@ -260,23 +251,21 @@ class Connection(BaseProtocol):
         """Serve the next request, wait for it, or end the connection."""
         if self.transport is None or self.transport.is_closing():
             return
-        if request.closes or not request.is_read or self.is_last_answer:
+        if request.closes or not request.is_read:
             self.leave()
-        elif self._messages:
+        elif self._intake.has_next:
             self._serve_next()
         else:
-            self._has_begun, self._since, self._patience_s = False, self._house.now(), KEEP_ALIVE_S
             self._house.note_waiting(self)
+            if self._intake.part_of_head_bytes:
+                self._wait_for_head()
+                return
+            self._has_begun, self._since, self._patience_s = False, self._house.now(), KEEP_ALIVE_S
+            if self._house.is_closing:
+                self.close_if_silent()
 
     def _refuse(self, status: int) -> None:
-        """Answer what never became a request, with an empty body and nothing of what it held."""
+        """Answer what never became a request."""
         self._house.note_bad_head(status)
-        lines: Lines = [(b"Server", b"sidecar")]
-        if status == _FULL:
-            lines.append((b"Retry-After", b"1"))
-        self.write(head(status, lines, b"Content-Length: 0\r\n" + CLOSE))
+        self.write(answer_to_bad_head(status))
         self.leave()
-
-
-def _status_of(error: HttpProcessingError) -> int:
-    return 431 if isinstance(error, LineTooLong) or "Too many headers" in str(error) else 400

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.denials import Denial, InvalidRequest, PayloadTooLarge, RequestTimeout
+from sidecar.denials import Denial, InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
 from sidecar.edge.http.holding import HeldBytes
 from sidecar.edge.http.request import Request
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
@@ -155,7 +155,7 @@ class Exchange:
         try:
             async with asyncio.timeout(_GLANCE_S):
                 return await self._read(_GLANCE_BYTES) or b""
-        except (TimeoutError, InvalidRequest):
+        except (TimeoutError, InvalidRequest, Overloaded):
             return b""
 
     def _read_now(self, max_bytes: int) -> bytes | None:

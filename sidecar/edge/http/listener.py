@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import http_parser
 
-from sidecar.edge.http.connection import Connection
+from sidecar.edge.http.connection import SHUTDOWN, Connection
 from sidecar.edge.http.request import Request
 
 Handler = Callable[[Request], Awaitable[None]]
@@ -66,7 +66,7 @@ class Listener:
         self.handle = handler
         self.note_bad_head = bad_head
         self.now = now
-        self.is_draining = False
+        self.is_draining = self.is_closing = False
         self.connections: set[Connection] = set()
         self._max_connections = max_connections
         self._waiting: dict[Connection, None] = {}
@@ -130,13 +130,14 @@ class Listener:
         self.is_draining = True
         await _take_in_all(port)
         port.close()
+        self.is_closing = True
         for connection in tuple(self._waiting):
             connection.close_if_silent()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._until_empty()
         for connection in self.connections | self._leaving:
-            connection.abort()
+            connection.abort(SHUTDOWN)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self._until_empty()

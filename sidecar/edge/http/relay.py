@@ -59,13 +59,13 @@ async def relay(
 
     An empty piece stands for a silence: between two events of an event stream the client then gets a comment, so that
     nobody on the way takes the connection for dead (HTML, server-sent events, section 9.2.7). `ended` tells, when the
-    upstream's side is closed, whether that was our own doing: then the client's side ends cleanly too.
+    upstream's side is closed, whether that was our own doing: then an event stream ends cleanly for the client, too.
 
-    `length` is announced, where the upstream did and nothing of the answer is rewritten.
+    `length` is announced, where nothing is added to the answer.
 
     Raises:
         BadGateway, GatewayTimeout: the upstream broke off; the client's answer is left unfinished.
-        ConnectionError: the client has left.
+        ConnectionError: the client has left, or its answer had to be broken off by us.
     """
     request.begin(status, lines, length)
     speaks_of_events = is_event_stream(lines)
@@ -80,6 +80,9 @@ async def relay(
     except BadGateway:
         if not ended():
             raise
+        if not speaks_of_events:
+            request.break_off()
+            raise ConnectionResetError("the answer was ended by this side") from None
     request.end()
 
 

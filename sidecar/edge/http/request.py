@@ -7,9 +7,8 @@ from typing import Final, Protocol
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from sidecar.edge.http.response import NO_BODY, Lines, Response, head
+from sidecar.edge.http.response import CLOSE, NO_BODY, Lines, Response, head
 
-CLOSE: Final = b"Connection: close\r\n"
 _SLICE_BYTES: Final = 65_536
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HTTP_1_1: Final = (1, 1)
@@ -20,6 +19,8 @@ class Client(Protocol):
 
     remote: str
     """Its address."""
+    abandoned_because: str | None
+    """Why we have broken off the connection, if we have."""
 
     @property
     def is_last_answer(self) -> bool:
@@ -38,12 +39,16 @@ class Client(Protocol):
     def abort(self) -> None:
         """Close at once."""
 
+    def reset(self) -> None:
+        """Close at once, so that the client can't take it for the end of an answer."""
+
 
 class Request:
     """One request. It is answered once."""
 
     __slots__ = (
         "_client",
+        "_ends_with_connection",
         "_is_chunked",
         "_payload",
         "closes",
@@ -66,7 +71,12 @@ class Request:
         """Of the answer that has begun."""
         self._payload = payload
         self._client = client
-        self._is_chunked = False
+        self._is_chunked = self._ends_with_connection = False
+
+    @property
+    def abandoned_because(self) -> str | None:
+        """Why we have broken off the client's connection; None when it was the client, or nobody."""
+        return self._client.abandoned_because
 
     @property
     def remote(self) -> str:
@@ -131,7 +141,8 @@ class Request:
             framing = b"Transfer-Encoding: chunked\r\n"
             self._is_chunked = True
         else:
-            framing = b""  # ends with the connection
+            framing = b""
+            self._ends_with_connection = True
         opening = head(status, lines, framing + self._connection_line())
         self.status = status
         self._client.write(opening)
@@ -150,8 +161,14 @@ class Request:
             self._client.write(b"0\r\n\r\n")
 
     def break_off(self) -> None:
-        """Close, after what was sent, an answer that can't be finished: that it is not whole is all there is to say."""
-        self._client.close()
+        """Close, after what was sent, an answer that can't be finished: that it is not whole is all there is to say.
+
+        Where the end of the connection would be taken for the end of the answer, it is reset instead.
+        """
+        if self._ends_with_connection:
+            self._client.reset()
+        else:
+            self._client.close()
 
     def abandon(self) -> None:
         """Break off at once, for a client that does not read."""

@@ -13,8 +13,10 @@ Lines = list[tuple[bytes, bytes]]
 """Header lines as they stand on the wire, without those of framing and connection, which the connection adds."""
 
 JSON: Final = "application/json"
+CLOSE: Final = b"Connection: close\r\n"
 NO_BODY: Final = frozenset({204, 304})
 """Statuses that never have one (RFC 9110 sections 15.3.5 and 15.4.5)."""
+_FULL: Final = 503
 _OPENINGS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _ORDINARY: Final = bytes(set(range(256)) - set(b"\r\n\0"))
 
@@ -56,6 +58,14 @@ def head(status: int, lines: Lines, framing: bytes) -> bytes:
     opening = _OPENINGS.get(status) or b"HTTP/1.1 %d \r\n" % status
     date = b"Date: %b\r\n" % rfc822_formatted_time().encode() if value_of(lines, b"date") is None else b""
     return b"".join((opening, fields, b"\r\n" if fields else b"", date, framing, b"\r\n"))
+
+
+def answer_to_bad_head(status: int) -> bytes:
+    """Write the answer to what never became a request: empty, with nothing of what it held, and the last one."""
+    lines: Lines = [(b"Server", b"sidecar")]
+    if status == _FULL:
+        lines.append((b"Retry-After", b"1"))
+    return head(status, lines, b"Content-Length: 0\r\n" + CLOSE)
 
 
 def value_of(lines: Lines, name: bytes) -> bytes | None:

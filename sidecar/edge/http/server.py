@@ -26,7 +26,7 @@ from sidecar.edge.http.relay import head, is_event_stream, relay, whole, without
 from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
-from sidecar.edge.http.streams import SHUTDOWN, OpenStreams, with_pauses
+from sidecar.edge.http.streams import PAUSE_S, SHUTDOWN, OpenStreams
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
 from sidecar.handover import Handover
 from sidecar.management import Act, ManagementApi, RestAnswer
@@ -80,12 +80,10 @@ class PublicServer:
         self._body_timeout_s = body_timeout_s
         self._streams = streams
         self._stream_limit = stream_limit
-        self._stopping = False
         self._acts: set[asyncio.Future[RestAnswer]] = set()
 
     def end_streams(self) -> None:
         """End, cleanly, the answers that would go on for ever; the others are left to end by themselves."""
-        self._stopping = True
         self._streams.end_endless()
 
     async def finish_acts(self) -> None:
@@ -118,8 +116,8 @@ class PublicServer:
             await self._answer(exchange, label, route, answer)
             status = exchange.request.status
         except (ConnectionError, asyncio.CancelledError):
-            status = exchange.streamed_status
-            outcome = self._left(exchange, outcome)
+            status = exchange.streamed_status if exchange.denial is None else exchange.request.status
+            outcome = _left(exchange, outcome)
             raise
         finally:
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
@@ -134,6 +132,7 @@ class PublicServer:
         try:
             response = await answer
             if response is not None:
+                exchange.request.closes |= exchange.unread
                 await exchange.request.send(response)
         except Denial as denial:
             await self._refuse(exchange, label, route, denial)
@@ -141,15 +140,6 @@ class PublicServer:
             raise
         except Exception as fault:
             await self._refuse(exchange, label, route, InternalError("internal_error", detail=trace(fault)))
-
-    def _left(self, exchange: Exchange, outcome: str) -> str:
-        """Return the outcome of a request whose client was gone before its answer was whole."""
-        if self._stopping:
-            return SHUTDOWN
-        if exchange.streamed_status is None:
-            return CLIENT_CLOSED
-        exchange.ended_by = exchange.ended_by or CLIENT_CLOSED
-        return outcome
 
     async def _proxy(self, exchange: Exchange, route: Route) -> Response | None:
         facts = exchange.facts
@@ -186,8 +176,9 @@ class PublicServer:
             body = answer.complete()
             if body is not None:
                 return whole(answer.status, lines, body)
-            pieces = with_pauses(answer) if is_event_stream(lines) else aiter(answer)
-            await self._stream(exchange, route, answer, lines, pieces, length=content_length(answer.headers))
+            pieces = answer.pieces(PAUSE_S) if is_event_stream(lines) else aiter(answer)
+            length = None if is_event_stream(lines) else content_length(answer.headers)
+            await self._stream(exchange, route, answer, lines, pieces, length=length)
             return None
         finally:
             answer.close()
@@ -208,7 +199,7 @@ class PublicServer:
                 exchange.denial = exchange.denial or denial
                 return rendering.error_message(denial, plan.era, plan.message_id)
 
-        events = rewritten(with_pauses(answer), rewrite, hold=exchange.hold)
+        events = rewritten(answer.pieces(PAUSE_S), rewrite, hold=exchange.hold)
         await self._stream(exchange, route, answer, lines, events)
         return None
 
@@ -254,7 +245,7 @@ class PublicServer:
             # The client may leave, but what has begun is done whole: half a revocation would be told to nobody.
             act = asyncio.ensure_future(permit.act(permit.asked_at))
             self._acts.add(act)
-            act.add_done_callback(self._acts.discard)
+            act.add_done_callback(self._forget)
             answer = await asyncio.shield(act)
         except Denial as denial:
             denial.headers += permit.answer_headers
@@ -284,3 +275,19 @@ class PublicServer:
         self._front.mark(exchange, response.lines)
         exchange.request.closes |= exchange.unread
         await exchange.request.send(response)
+
+    def _forget(self, act: asyncio.Future[RestAnswer]) -> None:
+        """Let go of a management call that is done; nobody may be left to hear how it ended."""
+        self._acts.discard(act)
+        if not act.cancelled():
+            act.exception()
+
+
+def _left(exchange: Exchange, outcome: str) -> str:
+    """Return the outcome of a request that ended before its answer was whole, and note why."""
+    because = exchange.request.abandoned_because
+    if because == SHUTDOWN:
+        return SHUTDOWN
+    is_over = exchange.ended_by is not None or exchange.streamed_status is not None
+    exchange.ended_by = exchange.ended_by or because or (CLIENT_CLOSED if is_over else None)
+    return outcome if is_over else CLIENT_CLOSED

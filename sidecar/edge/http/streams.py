@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from math import ceil
 from typing import Final, cast
 
@@ -88,6 +88,7 @@ class OpenStreams:
         """In the order in which they were last looked at, the longest ago first."""
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
         self._farewells: dict[Exchange, asyncio.TimerHandle] = {}
+        self._takes_endless = True
         self._fresh: set[Exchange] = set()
         """Not looked at yet: what changed between their admission and the first look is told of only once."""
 
@@ -106,6 +107,8 @@ class OpenStreams:
         self._fresh.add(exchange)
         if exchange.is_endless:
             self._expire_in_time(exchange)
+            if not self._takes_endless:
+                self._end(exchange, SHUTDOWN)
         try:
             yield
         finally:
@@ -117,7 +120,8 @@ class OpenStreams:
                     timer.cancel()
 
     def end_endless(self) -> None:
-        """End what would never end by itself."""
+        """End what would never end by itself, also what begins from now on."""
+        self._takes_endless = False
         for exchange in tuple(self._expiries):
             self._end(exchange, SHUTDOWN)
 
@@ -206,25 +210,3 @@ class OpenStreams:
             exchange.ended_by = reason
             answer.close()
             self._farewells[exchange] = asyncio.get_running_loop().call_later(FAREWELL_S, exchange.abandon)
-
-
-async def with_pauses(answer: UpstreamAnswer, pause_s: float = PAUSE_S) -> AsyncIterator[bytes]:
-    """Yield the answer's body as it arrives, and an empty piece whenever nothing came for a while."""
-    pieces = aiter(answer)
-    # One question stays open across silences: asked anew, it would start the answer's own idle time anew.
-    asked = asyncio.ensure_future(anext(pieces))
-    try:
-        while True:
-            done, _ = await asyncio.wait((asked,), timeout=pause_s)
-            if not done:
-                yield b""
-                continue
-            try:
-                piece = asked.result()
-            except StopAsyncIteration:
-                return
-            yield piece
-            asked = asyncio.ensure_future(anext(pieces))
-    finally:
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
