@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.model import Headers
 from tests.edge.scripted_upstream import OK, Peer, Script, always, client_of, scripted
+from tests.edge.test_upstream_socket import listening
 
 if TYPE_CHECKING:
     from sidecar.ports import Upstream
@@ -67,19 +69,14 @@ async def test_without_a_body_only_post_has_a_length(method: str, framing: bytes
         ("http://bücher.example/mcp", b"xn--bcher-kva.example"),
     ],
 )
-async def test_host_is_the_upstreams_own(url: str, host: bytes) -> None:
-    requests: list[bytes] = []
-
-    class Elsewhere(UpstreamClient):
-        def lead_to(self, port: int) -> None:
-            self._address, self._port = "127.0.0.1", port
-
-    elsewhere = Elsewhere(url, connect_timeout_s=5, response_timeout_s=5)
-    async with scripted(recording(requests)) as upstream, contextlib.aclosing(elsewhere) as client:
+async def test_host_is_the_upstreams_own(url: str, host: bytes, tmp_path: Path) -> None:
+    """Whatever is connected to: here a socket, since nobody has these names."""
+    where = tmp_path / "s"
+    client = UpstreamClient(url, socket_path=str(where), connect_timeout_s=5, response_timeout_s=5)
+    async with listening(where) as server, contextlib.aclosing(client):
         assert client.authority == host.decode()
-        client.lead_to(upstream.port)
-        await client.send("GET", "/mcp", (), None)
-    assert requests == [b"GET /mcp HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"]
+        await client.send("POST", "/mcp", (), b"{}")
+    assert server.heads == [b"POST /mcp HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 2\r\n\r\n"]
 
 
 @pytest.mark.parametrize("url", ["", "example.com", "ftp://example.com/", "http://", "http:///mcp", "http://a:x/"])
