@@ -118,7 +118,7 @@ def _decode(part_name: str, part: str) -> bytes:
 def _judge_header(header: dict[str, Any]) -> tuple[str, str | None]:
     """Return the algorithm and the key id."""
     if not _REFUSED_PARAMETERS.isdisjoint(header):
-        named = ", ".join(sorted(_REFUSED_PARAMETERS & header.keys()))
+        named = ", ".join(sorted(_REFUSED_PARAMETERS.intersection(header)))
         raise InvalidToken("token_header", detail=f"header carries {named}")
     typ, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid", "-")
     if not isinstance(typ, str) or typ.lower() not in _TYPES:
