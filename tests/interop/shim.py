@@ -91,8 +91,10 @@ async def shim() -> AsyncIterator[Shim]:
     """Run a shim on a free port."""
     running = Shim()
     connections = set[asyncio.Task[None]]()
+    clients = set[asyncio.StreamWriter]()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.add(writer)
         connection = asyncio.create_task(running.serve(reader, writer))
         connections.add(connection)
         connection.add_done_callback(connections.discard)
@@ -107,3 +109,6 @@ async def shim() -> AsyncIterator[Shim]:
             connection.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*connections, return_exceptions=True)
+        for client in clients:  # what is left open would outlive the event loop
+            client.transport.abort()
+        await asyncio.gather(*[client.wait_closed() for client in clients], return_exceptions=True)

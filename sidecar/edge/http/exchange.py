@@ -183,7 +183,7 @@ class Exchange:
 
 
 def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...]) -> RequestFacts:
-    collected, repeated = headers.collect(request.raw_headers)
+    collected, repeated = headers.collect(request.take_headers())
     path, mark, query = request.target.partition("?")
     presented = collected.get("x-request-id")
     chosen = presented if presented is not None and _REQUEST_ID.fullmatch(presented) else secrets.token_hex(16)

@@ -155,5 +155,6 @@ async def _take_in_all(port: asyncio.Server) -> None:
         poll.register(bound.fileno(), select.POLLIN)
     for _ in range(BACKLOG):
         if not poll.poll(0):
-            return
+            break
         await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the last of them is made known in the next turn

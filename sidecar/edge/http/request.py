@@ -51,9 +51,9 @@ class Request:
         "_ends_with_connection",
         "_is_chunked",
         "_payload",
+        "_raw_headers",
         "closes",
         "method",
-        "raw_headers",
         "status",
         "target",
         "version",
@@ -64,7 +64,7 @@ class Request:
         self.target: str = message.path
         """As it came: nothing decoded, nothing normalised."""
         self.version: tuple[int, int] = (message.version.major, message.version.minor)
-        self.raw_headers: tuple[tuple[bytes, bytes], ...] = message.raw_headers
+        self._raw_headers: tuple[tuple[bytes, bytes], ...] = message.raw_headers
         self.closes: bool = message.should_close or message.upgrade or self.version != _HTTP_1_1
         """The connection is to serve no other request."""
         self.status: int | None = None
@@ -72,6 +72,11 @@ class Request:
         self._payload = payload
         self._client = client
         self._is_chunked = self._ends_with_connection = False
+
+    def take_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the header lines, once: with thousands of open streams it matters what is kept."""
+        lines, self._raw_headers = self._raw_headers, ()
+        return lines
 
     @property
     def abandoned_because(self) -> str | None:
