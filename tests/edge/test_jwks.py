@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.denials import IssuerUnavailable
 from sidecar.edge.jwks import KeySource
+from sidecar.edge.jwks.freshness import MAX_STALE_S
 from tests.edge.key_keeping import Keeper, keeping, kid
 from tests.issuer import KEY_SET, OAUTH, OPENID, FailingIssuer, Failure
 
@@ -212,3 +213,21 @@ async def test_a_failed_fetch_tells_how_old_the_keys_in_use_are(issuer: FailingI
         assert keeper.reports[-1][1].endswith("answered 500; keys of 3840 s ago stay in use")
     async with keeping(issuer.url, DISCOVERY) as keeper:
         assert keeper.reports[-1][1].endswith("answered 500")
+
+
+async def test_a_set_that_can_not_be_fetched_for_a_day_is_given_up_and_comes_back(issuer: FailingIssuer) -> None:
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        generation = keeper.keys.generation(issuer.url)
+        issuer.broken[KEY_SET] = "500"
+        await keeper.clock.advance(MAX_STALE_S)
+        assert await keeper.keys.find(issuer.url, kid(issuer), "ES256")
+        for _ in range(10):
+            await keeper.clock.advance(60)
+        with pytest.raises(IssuerUnavailable):
+            await keeper.keys.find(issuer.url, kid(issuer), "ES256")
+        assert keeper.keys.generation(issuer.url) == generation + 1
+        assert keeper.keys.status() == {issuer.url: "unavailable"}
+        assert [event for event, _ in keeper.reports].count("keys_given_up") == 1
+        issuer.broken.clear()
+        await keeper.clock.advance(60)
+        assert await keeper.keys.find(issuer.url, kid(issuer), "ES256")

@@ -16,8 +16,8 @@ from sidecar.policy.keysets import Keys, KeySetError
 Status = Literal["ok", "stale", "unavailable"]
 """Fresh; kept beyond its lifetime for want of a better one; never loaded."""
 Report = Callable[[str, str, str], None]
-"""Told of an issuer what happened (``keys_changed``, ``keys_recovered``, ``keys_left_out`` or ``keys_unavailable``) and
-the details."""
+"""Told of an issuer what happened (``keys_changed``, ``keys_recovered``, ``keys_left_out``, ``keys_unavailable`` or
+``keys_given_up``) and the details."""
 
 _COOL_DOWN_S: Final = 10
 """Between two fetches that unknown key ids ask for."""
@@ -25,12 +25,15 @@ _REFRESH_AFTER: Final = 0.8
 """Share of a set's lifetime after which it is fetched again."""
 _MAX_BACKOFF_DOUBLINGS: Final = 6
 _MAX_BACKOFF_S: Final = 60.0
+MAX_STALE_S: Final = 86_400.0
+"""For so long beyond its lifetime a set stays in use while it can't be fetched: longer than outages last, and shorter
+than somebody who blocks our way to the issuer should profit from a key that it has withdrawn."""
 _MOST_NAMED: Final = 5
 """Of the keys that were left out; a set may hold thousands."""
 
 
 class FetchedKeys:
-    """One issuer's key set. What is good stays until something good replaces it."""
+    """One issuer's key set. What is good stays until something good replaces it, for a day beyond its lifetime."""
 
     def __init__(
         self,
@@ -125,7 +128,10 @@ class FetchedKeys:
         doublings = min(self._failures, _MAX_BACKOFF_DOUBLINGS)
         self._failures += 1
         self.due_at = self._clock() + min(2.0**doublings, _MAX_BACKOFF_S) * self._jitter()
-        if self._keys:
+        if self._keys and self._clock() > self._fresh_until + MAX_STALE_S:
+            self._keys, self.generation = (), self.generation + 1
+            self._report(self._issuer, "keys_given_up", f"those of {self._clock() - self._fetched_at:.0f} s ago")
+        elif self._keys:
             why = f"{why}; keys of {self._clock() - self._fetched_at:.0f} s ago stay in use"
         self._report(self._issuer, "keys_unavailable", why)
 

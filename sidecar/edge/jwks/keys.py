@@ -88,7 +88,7 @@ class KeySets:
         """Return the issuer's key for such a token, or None; an issuer that is not configured has none.
 
         Raises:
-            IssuerUnavailable: when no key set was ever loaded.
+            IssuerUnavailable: when there is no key set to go by.
         """
         keys = self._issuers.get(issuer)
         return None if keys is None else await keys.find(kid, algorithm)
