@@ -25,11 +25,14 @@ class Shim:
         self.url = ""
         self.target = ""
         self.line = ""
+        self.writers: set[asyncio.StreamWriter] = set()
+        """Of all connections there have been. What is left open would outlive the event loop."""
 
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Join one client's connection to one of the target's; when either ends, both do."""
         address = urlsplit(self.target)
         server, to_server = await asyncio.open_connection(address.hostname, address.port)
+        self.writers.add(to_server)
         directions = [
             asyncio.create_task(self._requests(client, to_server)),
             asyncio.create_task(_pump(server, to_client)),
@@ -91,10 +94,9 @@ async def shim() -> AsyncIterator[Shim]:
     """Run a shim on a free port."""
     running = Shim()
     connections = set[asyncio.Task[None]]()
-    clients = set[asyncio.StreamWriter]()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        clients.add(writer)
+        running.writers.add(writer)
         connection = asyncio.create_task(running.serve(reader, writer))
         connections.add(connection)
         connection.add_done_callback(connections.discard)
@@ -109,6 +111,6 @@ async def shim() -> AsyncIterator[Shim]:
             connection.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*connections, return_exceptions=True)
-        for client in clients:  # what is left open would outlive the event loop
-            client.transport.abort()
-        await asyncio.gather(*[client.wait_closed() for client in clients], return_exceptions=True)
+        for writer in running.writers:
+            writer.transport.abort()
+        await asyncio.gather(*[writer.wait_closed() for writer in running.writers], return_exceptions=True)
