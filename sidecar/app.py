@@ -211,7 +211,7 @@ class Sidecar:
                 readiness=self.readiness,
                 metrics=self._metrics,
                 metrics_type=METRICS_TYPE,
-                report_fault=self.telemetry.admin_fault,
+                report_fault=self.telemetry.fault,
             )
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import uvloop
 
@@ -48,14 +48,24 @@ async def run(service: Service, stop: asyncio.Event) -> int:
 
 
 async def _run(service: Service, stop: asyncio.Event) -> int:
-    received: list[signal.Signals] = []
+    loop, received = asyncio.get_running_loop(), list[signal.Signals]()
+
+    def note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell of what nobody awaited in our log, without its text; the loop itself would print all of it."""
+        fault = context.get("exception")
+        if fault is None:
+            service.telemetry.event("fault", level="error", problem=context["message"])
+        else:
+            service.telemetry.fault(fault)
+
+    loop.set_exception_handler(note)
 
     def end(by: signal.Signals) -> None:
         received.append(by)
         stop.set()
 
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, end, signal_number)
+        loop.add_signal_handler(signal_number, end, signal_number)
     try:
         parser = request_parser()
         if parser != "llhttp":

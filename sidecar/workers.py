@@ -129,7 +129,7 @@ class Supervisor:
                 readiness=self.readiness,
                 metrics=self.metrics,
                 metrics_type=METRICS_TYPE,
-                report_fault=self.telemetry.admin_fault,
+                report_fault=self.telemetry.fault,
             )
         )
 

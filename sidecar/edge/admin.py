@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -17,7 +15,6 @@ Status = Literal["ready", "degraded", "not_ready", "draining"]
 _FROM_BEST_TO_WORST: Final[tuple[Status, ...]] = ("ready", "degraded", "draining", "not_ready")
 PATHS: Final = ("/livez", "/readyz", "/metrics")
 _NAME: Final = "sidecar"
-_LOG: Final = logging.getLogger(__name__)
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection waits for the whole head of a request: longer than it is from one scrape to the next."""
 
@@ -49,11 +46,11 @@ async def admin_port(
     readiness: Callable[[], Awaitable[Readiness]],
     metrics: Callable[[], Awaitable[bytes]],
     metrics_type: str,
-    report_fault: Callable[[str], None] = _LOG.error,
+    report_fault: Callable[[BaseException], None],
 ) -> AsyncIterator[str]:
     """Listen for the orchestrator and Prometheus; yield the URL, which port 0 leaves to the system.
 
-    `report_fault` is told where one of our own faults arose, and nothing of the values that were in play.
+    `report_fault` is told of our own faults, of which whoever asked hears nothing.
 
     Raises:
         OSError: the port can't be had.
@@ -72,7 +69,7 @@ async def admin_port(
                 return web.Response(body=await metrics(), headers={"Content-Type": metrics_type})
             return _told(await readiness())
         except Exception as fault:
-            report_fault(_place(fault))
+            report_fault(fault)
             return _refusal(500)
 
     runner = web.ServerRunner(_Server(answer))
@@ -130,12 +127,6 @@ def _refusal(status: int, **headers: str) -> web.Response:
 def _told(found: Readiness) -> web.Response:
     document = orjson.dumps({"status": found.status, "checks": found.checks})
     return web.Response(status=found.http_status, body=document, content_type="application/json")
-
-
-def _place(fault: Exception) -> str:
-    """Tell what kind of fault it is and where it arose: its text may hold secrets."""
-    frames = reversed(traceback.extract_tb(fault.__traceback__))
-    return f"{type(fault).__name__} at " + " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames)
 
 
 def _worst(checks: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:

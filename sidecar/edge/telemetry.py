@@ -22,6 +22,7 @@ from prometheus_client import (
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry_durations import Durations
 from sidecar.edge.telemetry_sink import LineSink
+from sidecar.faults import place_of
 from sidecar.model import Quota
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -156,9 +157,9 @@ class Telemetry:
         else:
             self._catalogue_tools.set(tools)
 
-    def admin_fault(self, place: str) -> None:
-        """Note that a request at the second port could not be answered, and where the fault arose."""
-        self.event("admin_fault", level="error", problem=place)
+    def fault(self, fault: BaseException) -> None:
+        """Note where a fault of ours arose that no request's line tells of."""
+        self.event("fault", level="error", problem=place_of(fault))
 
     def finish(self) -> None:
         """Write the last lines; nothing is logged after this."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
 import re
 from base64 import urlsafe_b64encode
@@ -29,7 +30,6 @@ _AUTHORITY: Final = re.compile(r"[!-@\[-~]+")
 _QUOTABLE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
 """What stands in a structured-field string without escapes (RFC 8941 section 3.3.3)."""
 _MIN_SECRET_BYTES: Final = 32
-_BLOCK_BYTES: Final = 64
 """Of SHA-256."""
 _REMEMBERED: Final = 10_000
 
@@ -145,15 +145,12 @@ def sealer(key: IdentityKey) -> Callable[[bytes], bytes]:
 
 
 def _hmac_sha256(secret: bytes) -> Callable[[bytes], bytes]:
-    """Return HMAC under this key, begun once for all messages as RFC 2104 section 4 recommends: twice as fast."""
-    block = (secret if len(secret) <= _BLOCK_BYTES else hashlib.sha256(secret).digest()).ljust(_BLOCK_BYTES, b"\0")
-    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+    """Return HMAC under this key, begun once for all messages as RFC 2104 section 4 recommends."""
+    begun = hmac.new(secret, digestmod="sha256")
 
     def seal(base: bytes) -> bytes:
-        within = inner.copy()
-        within.update(base)
-        whole = outer.copy()
-        whole.update(within.digest())
+        whole = begun.copy()
+        whole.update(base)
         return whole.digest()
 
     return seal

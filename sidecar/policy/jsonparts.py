@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 _NOT_SPACE: Final = re.compile(r"[^ \t\n\r]")
@@ -19,7 +19,7 @@ _ESCAPES: Final = re.compile(
 class Part:
     """A value and where it stands in the text."""
 
-    value: Any
+    value: Any = field(repr=False)
     """Of an object or array that was taken apart: its members or elements, each a `Part`; else the value itself."""
     begin: int
     end: int

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ import pytest
 
 from sidecar.edge import admin
 from sidecar.edge.admin import Readiness, admin_port
+from sidecar.edge.telemetry import Telemetry
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
@@ -23,13 +26,19 @@ async def nothing_measured() -> bytes:
     return b""
 
 
+def unexpected(fault: BaseException) -> None:
+    raise AssertionError from fault
+
+
 @pytest.mark.parametrize("asked_before", [False, True])
 @pytest.mark.parametrize("begun", [b"", HEAD])
 async def test_a_connection_on_which_no_request_comes_is_closed(
     monkeypatch: pytest.MonkeyPatch, begun: bytes, asked_before: bool
 ) -> None:
     monkeypatch.setattr(admin, "KEEP_ALIVE_S", 0.1)
-    port = admin_port("127.0.0.1", 0, readiness=ready, metrics=nothing_measured, metrics_type="text/plain")
+    port = admin_port(
+        "127.0.0.1", 0, readiness=ready, metrics=nothing_measured, metrics_type="text/plain", report_fault=unexpected
+    )
     async with port as url, asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port)
         if asked_before:
@@ -61,17 +70,20 @@ async def test_a_fault_of_ours_is_a_500_without_a_word_and_one_line_without_its_
     async def breaks() -> Any:
         raise TimeoutError(SECRET)
 
-    told: list[str] = []
+    log = io.BytesIO()
+    telemetry = Telemetry(log, level="info", access=True)
     port = admin_port(
-        "127.0.0.1", 0, readiness=breaks, metrics=breaks, metrics_type="text/plain", report_fault=told.append
+        "127.0.0.1", 0, readiness=breaks, metrics=breaks, metrics_type="text/plain", report_fault=telemetry.fault
     )
     async with port as url:
         answer = await asked(url, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 500 ")
     assert body == b""
-    assert [line.partition(":")[0] for line in told] == ["TimeoutError at breaks"]
-    assert SECRET not in f"{told}{answer!r}{capfd.readouterr()}{caplog.text}"
+    [told] = map(json.loads, log.getvalue().splitlines())
+    assert (told["event"], told["level"]) == ("fault", "error")
+    assert told["problem"].startswith("TimeoutError at breaks:")
+    assert SECRET not in f"{log.getvalue()!r}{answer!r}{capfd.readouterr()}{caplog.text}"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +104,9 @@ async def test_a_fault_of_ours_is_a_500_without_a_word_and_one_line_without_its_
 async def test_every_answer_names_us_alone_and_a_refusal_says_nothing_and_closes(
     sent: bytes, status: int, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    port = admin_port("127.0.0.1", 0, readiness=ready, metrics=nothing_measured, metrics_type="text/plain")
+    port = admin_port(
+        "127.0.0.1", 0, readiness=ready, metrics=nothing_measured, metrics_type="text/plain", report_fault=unexpected
+    )
     async with port as url:
         answer = await asked(url, sent)
     assert re.match(rb"HTTP/1\.[01] %d " % status, answer)

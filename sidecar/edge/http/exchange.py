@@ -13,6 +13,7 @@ from aiohttp import web
 from sidecar.denials import Denial, InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
 from sidecar.edge.http.holding import HeldBytes
 from sidecar.edge.http.request import Request
+from sidecar.edge.http.response import Response
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import IpNetwork
@@ -101,6 +102,11 @@ class Exchange:
         self._is_doubtful = True
         headers.require_plain_framing(self.facts.headers, self.request.version)
         self._is_doubtful = False
+
+    async def send(self, response: Response) -> None:
+        """Send a whole answer: the connection's last where bytes of the request were left unread."""
+        self.request.closes |= self.unread
+        await self.request.send(response)
 
     def abandon(self) -> None:
         """Break off the client's connection, for a client that does not read."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 
 from sidecar.edge.http.exchange import Exchange
 from sidecar.ports import Observer
@@ -46,9 +45,3 @@ def record(
         upstream_seconds=exchange.upstream_s,
         quotas=progress.quotas,
     )
-
-
-def trace(fault: Exception) -> str:
-    """Return where the fault arose, without the values that were in play: they may be secrets."""
-    frames = traceback.extract_tb(fault.__traceback__)
-    return f"{type(fault).__name__} at " + " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-6:]))

@@ -21,12 +21,13 @@ from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
 from sidecar.edge.http.holding import LEAST_BYTES, HeldBytes
-from sidecar.edge.http.lines import record, trace
+from sidecar.edge.http.lines import record
 from sidecar.edge.http.relay import head, is_event_stream, relay, whole, without_digests
 from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import PAUSE_S, SHUTDOWN, OpenStreams
+from sidecar.faults import place_of
 from sidecar.gateway import MANAGEMENT_PATH, Gateway
 from sidecar.handover import Handover
 from sidecar.management import Act, ManagementApi, RestAnswer
@@ -132,14 +133,13 @@ class PublicServer:
         try:
             response = await answer
             if response is not None:
-                exchange.request.closes |= exchange.unread
-                await exchange.request.send(response)
+                await exchange.send(response)
         except Denial as denial:
             await self._refuse(exchange, label, route, denial)
         except ConnectionError:
             raise
         except Exception as fault:
-            await self._refuse(exchange, label, route, InternalError("internal_error", detail=trace(fault)))
+            await self._refuse(exchange, label, route, InternalError("internal_error", detail=place_of(fault)))
 
     async def _proxy(self, exchange: Exchange, route: Route) -> Response | None:
         facts = exchange.facts
@@ -273,8 +273,7 @@ class PublicServer:
                 denial, self._front.discovery, route=route, era=exchange.facts.era, message_id=message_id, kind=kind
             )
         self._front.mark(exchange, response.lines)
-        exchange.request.closes |= exchange.unread
-        await exchange.request.send(response)
+        await exchange.send(response)
 
     def _forget(self, act: asyncio.Future[RestAnswer]) -> None:
         """Let go of a management call that is done; nobody may be left to hear how it ended."""

@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from sidecar.denials import Denial, StoreUnavailable
 from sidecar.edge.http.exchange import Exchange
+from sidecar.faults import place_of
 from sidecar.model import Principal
 from sidecar.ports import Observer, UpstreamAnswer
 from sidecar.stores import RevocationStore
@@ -151,7 +152,7 @@ class OpenStreams:
                     await self._end_unconfirmed()
             except Exception as fault:  # a watch that stops would let revoked streams run on
                 since = None
-                self._observer.event("streams_unwatched", level="error", problem=repr(fault))
+                self._observer.event("streams_unwatched", level="error", problem=place_of(fault))
 
     async def _end_unconfirmed(self) -> None:
         for number, exchange in enumerate(tuple(self._answers)):
