@@ -104,6 +104,7 @@ class Sidecar:
         `delayed`: requests are taken for `drain.delay_s` more, for load balancers that have not heard of it yet.
         """
         self._phase = "draining"
+        self.telemetry.state.draining()
         self.telemetry.event("stopping")
         if self._listener is not None and delayed:
             self._listener.is_draining = True
@@ -151,7 +152,7 @@ class Sidecar:
 
     async def _assemble(self) -> PublicServer:
         config, telemetry, parts = self._config, self.telemetry, self._parts
-        self._store = await parts.enter_async_context(open_store(config))
+        self._store = await parts.enter_async_context(open_store(config, telemetry.store_trip))
         parts.enter_context(wiring.sole_server(config))
         hasher = BcryptHasher(config.api_keys.bcrypt_cost)
         parts.push_async_callback(hasher.aclose)
@@ -219,7 +220,9 @@ class Sidecar:
         return self.telemetry.exposition()
 
     async def _start_public(self, server: PublicServer) -> None:
-        listener = Listener(server.handle, bad_head=self._note_bad_head, max_connections=descriptors.max_connections())
+        most = descriptors.max_connections()
+        listener = Listener(server.handle, bad_head=self._note_bad_head, max_connections=most)
+        self.telemetry.watched.connections_of(lambda: len(listener.connections), most)
         await self._parts.enter_async_context(_running(listener.watch()))
         listen, drain, loop = self._config.listen, self._config.drain, asyncio.get_running_loop()
         port = await loop.create_server(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from sidecar.bounded import BoundedCache, BoundedDict
+from sidecar.bounded import BoundedCache, BoundedDict, Lookups
 from sidecar.denials import InvalidApiKey, InvalidToken, StoreUnavailable
 from sidecar.model import BearerToken, Limit, PresentedKey, Principal, RequestFacts
 from sidecar.policy import apikeys, quotas, tokens
@@ -98,12 +98,14 @@ class JwtAuthenticator:
         clock: Callable[[], float],
         *,
         require_store: bool,
+        lookups: Lookups | None = None,
     ) -> None:
         self._issuers = issuers
         self._keys = keys
         self._revocations = revocations
         self._clock = clock
         self._require_store = require_store
+        self._lookups = lookups or Lookups()
         self._remembered: BoundedCache[bytes, _Verified] = BoundedCache(_REMEMBERED)
         self._revoked: BoundedDict[bytes, None] = BoundedDict(_REMEMBERED)
 
@@ -123,7 +125,9 @@ class JwtAuthenticator:
             if now >= known.principal.expires_at:
                 raise InvalidToken("token_expired")
             if now < known.meet_again_at:
+                self._lookups.hits += 1
                 return known.principal
+        self._lookups.misses += 1
         return await self._verify(credential, digest)
 
     def revoked(self, credential: BearerToken) -> None:
@@ -184,12 +188,14 @@ class ApiKeyAuthenticator:
         *,
         clock: Callable[[], float],
         process_secret: bytes,
+        lookups: Lookups | None = None,
     ) -> None:
         self._store = store
         self._hasher = hasher
         self._failures = failures
         self._clock = clock
         self._process_secret = process_secret
+        self._lookups = lookups or Lookups()
         self._records: BoundedCache[str, KeyRecord] = BoundedCache(_REMEMBERED)
         self._matched: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED)
         self._matching: dict[bytes, Future[bool]] = {}
@@ -209,7 +215,10 @@ class ApiKeyAuthenticator:
                 record = await self._load(key.id)
         digest = self._digest(key, record)
         if self._matched.get(digest, 0.0) <= self._clock():
+            self._lookups.misses += 1
             await self._prove(key, record, digest, facts.client)
+        else:
+            self._lookups.hits += 1
         return self.judge(record)
 
     def revoked(self, credential: PresentedKey) -> None:

@@ -1,4 +1,4 @@
-"""Dictionaries that cannot outgrow their bound."""
+"""Dictionaries that cannot outgrow their bound, and how often what they remember serves."""
 
 from __future__ import annotations
 
@@ -53,3 +53,13 @@ class BoundedCache(dict[K, V]):
     def clear(self) -> None:
         super().clear()
         self._places.clear()
+
+
+class Lookups:
+    """How often what is remembered was there when it was wanted."""
+
+    __slots__ = ("hits", "misses")
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0

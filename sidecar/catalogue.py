@@ -33,6 +33,8 @@ _JSON: Final = ((b"Content-Type", b"application/json"), (b"Accept", b"applicatio
 Classes = dict[str, ToolClass | None]
 Sign = Callable[[str, Headers, bytes | None], tuple[str, Headers]]
 """Method, header lines and body in; target and signed header lines out."""
+Report = Callable[[int | None, str, bool], None]
+"""Told how many tools there are, or None and why that is not known; and whether they are others than before."""
 
 
 class Catalogue:
@@ -44,7 +46,7 @@ class Catalogue:
         sign: Sign,
         *,
         refresh_s: float,
-        report: Callable[[int | None, str], None],
+        report: Report,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._upstream = upstream
@@ -75,29 +77,30 @@ class Catalogue:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def refresh(self) -> None:
-        """Fetch all pages now.
+    async def refresh(self) -> bool:
+        """Fetch all pages now; tell whether the tools or their classes are others than before.
 
         Raises:
             Denial: the upstream could not be reached, or its answers make no list.
         """
-        classes = await self._modern_tools()
+        before, classes = self._classes, await self._modern_tools()
         self._classes = await self._legacy_tools() if classes is None else classes
+        return before is not None and self._classes != before
 
     async def _keep_fresh(self) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
             try:
-                await self.refresh()
+                changed = await self.refresh()
             except Exception as fault:  # whatever the upstream did to us, it may do better next time
                 self.failing = True
                 why = f"{fault.reason}: {fault.detail or fault.message}" if isinstance(fault, Denial) else repr(fault)
-                self._report(None, why)
+                self._report(None, why, False)
                 await self._sleep(min(retry_s, _LONGEST_RETRY_S, self._refresh_s))
                 retry_s *= 2
             else:
                 self.failing = False
-                self._report(len(self._classes or ()), "")
+                self._report(len(self._classes or ()), "", changed)
                 retry_s = _FIRST_RETRY_S
                 await self._sleep(self._refresh_s)
 

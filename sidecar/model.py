@@ -205,6 +205,20 @@ class VerificationKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySetState:
+    """How one issuer's key set is doing. For those who watch; no decision reads it."""
+
+    keys: int
+    """How many are usable."""
+    age_s: float | None
+    """Since it was last fetched; None when it never was."""
+    stale_s: float
+    """For how long it has been in use beyond its lifetime."""
+    fetches: int
+    failed_fetches: int
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityKey:
     """A key that signs the identity headers. The first one signs, all are published."""
 

@@ -5,7 +5,7 @@ Edges implement these; fakes stand under the same contract suites.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sidecar.model import (
@@ -163,9 +163,16 @@ class Observer(Protocol):
         era: str,
         seconds: float,
         upstream_seconds: float | None,
-        quotas: Iterable[Quota],
+        quotas: Sequence[Quota],
+        own_seconds: float | None = None,
+        upstream_status: int | None = None,
     ) -> None:
-        """Take note of a finished request. `route`, `outcome` and `era` come from closed sets."""
+        """Take note of a finished request. `route`, `outcome` and `era` come from closed sets.
+
+        `seconds` is from its head to the end of its answer; `own_seconds` to its being sent upstream or refused,
+        without waiting for its body; `upstream_seconds` from there to the head of the upstream's answer, or to giving
+        up, which leaves `upstream_status` None.
+        """
         ...
 
     def event(self, name: str, *, level: str = "info", **members: Any) -> None:
@@ -174,6 +181,10 @@ class Observer(Protocol):
 
     def auth_failure(self, reason: str) -> None:
         """Take note of a refused credential."""
+        ...
+
+    def limit_refusal(self, policy: str) -> None:
+        """Take note of a refusal by a limit that is judged by itself, and not among a request's `quotas`."""
         ...
 
     def stream_opened(self, route: str) -> None:

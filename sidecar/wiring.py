@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -45,15 +45,17 @@ _OWN_SUBJECT: Final = "sidecar"
 
 
 @contextlib.asynccontextmanager
-async def open_store(config: Config) -> AsyncIterator[Store]:
-    """Open the configured store, and close it at the end.
+async def open_store(config: Config, note_trip: Callable[[float], None] = lambda _: None) -> AsyncIterator[Store]:
+    """Open the configured store, and close it at the end; `note_trip` hears how many seconds each way to it took.
 
     Raises:
         StoreUnavailable: the embedded store's file can't be used.
     """
     path = config.store.sqlite_path
     store: Store = (
-        await EmbeddedStore.open(path, clock=time.time) if path is not None else RedisStore.from_url(config.store.url)
+        await EmbeddedStore.open(path, clock=time.time, note_change=note_trip)
+        if path is not None
+        else RedisStore.from_url(config.store.url, note_trip=note_trip)
     )
     try:
         yield store
@@ -91,7 +93,9 @@ def keyring(config: Config, store: Store, hasher: BcryptHasher) -> Keyring:
 def key_sets(config: Config, telemetry: Telemetry) -> KeySets:
     """Return the issuers' key sets, not yet fetched."""
     sources = {issuer.issuer: _key_source(issuer) for issuer in config.jwt.issuers}
-    return KeySets(sources, report=telemetry.key_set)
+    sets = KeySets(sources, report=telemetry.key_set)
+    telemetry.watched.key_sets = sets.states
+    return sets
 
 
 def upstream(config: Config) -> UpstreamClient:
@@ -187,9 +191,14 @@ def gateway(
     limit = config.limits.failed_auth
     failed = Limit("failed_auth", limit.requests, limit.window_s, per="address")
     failures = FailedAttempts(store, failed, clock, report=telemetry.store)
-    keys = ApiKeyAuthenticator(store, hasher, failures, clock=clock, process_secret=secrets.token_bytes(32))
+    lookups = telemetry.watched.lookups
+    process_secret = secrets.token_bytes(32)
+    keys = ApiKeyAuthenticator(
+        store, hasher, failures, clock=clock, process_secret=process_secret, lookups=lookups["key"]
+    )
     policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
-    tokens = JwtAuthenticator(policies, key_sets, store, clock, require_store=config.limits.on_store_failure == "deny")
+    needs_store = config.limits.on_store_failure == "deny"
+    tokens = JwtAuthenticator(policies, key_sets, store, clock, require_store=needs_store, lookups=lookups["token"])
     path, query = _target(config)
     return Gateway(
         authenticators={BearerToken: tokens, PresentedKey: keys},
@@ -198,17 +207,7 @@ def gateway(
         tools=tools,
         limits=Limits(config.limits.policies),
         stream_limit=stream_limit,
-        admissions=ResilientAdmissions(
-            store,
-            MemoryLimits(clock),
-            on_failure=config.limits.on_store_failure,
-            local_share=config.limits.local_share,
-            offline_grace_s=config.api_keys.offline_grace_s,
-            clock=clock,
-            monotonic=time.monotonic,
-            admits_by_writing=config.store.sqlite_path is None,
-            report=telemetry.store,
-        ),
+        admissions=_admissions(config, store, telemetry),
         signer=signer,
         upstream_path=path,
         upstream_query=query,
@@ -217,6 +216,20 @@ def gateway(
         session_idle_s=config.sessions.idle_s,
         clock=clock,
         nonce=_nonce,
+    )
+
+
+def _admissions(config: Config, store: Store, telemetry: Telemetry) -> ResilientAdmissions:
+    return ResilientAdmissions(
+        store,
+        MemoryLimits(time.time),
+        on_failure=config.limits.on_store_failure,
+        local_share=config.limits.local_share,
+        offline_grace_s=config.api_keys.offline_grace_s,
+        clock=time.time,
+        monotonic=time.monotonic,
+        admits_by_writing=config.store.sqlite_path is None,
+        report=telemetry.store,
     )
 
 

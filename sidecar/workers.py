@@ -84,6 +84,7 @@ class Supervisor:
         """Let every worker finish what it does, and let go of everything. `delayed`: as with `Sidecar.stop`."""
         self._phase = "draining"
         self._stop_signal = signal.SIGTERM if delayed else signal.SIGINT
+        self.telemetry.state.draining()
         self.telemetry.event("stopping")
         await self._parts.aclose()
         self.telemetry.event("stopped")
@@ -159,6 +160,7 @@ class Supervisor:
             code = await self._end_of(number)
             deaths = 1 if loop.time() - began >= _STEADY_S else deaths + 1
             pause_s = pause_before_restart_s(deaths)
+            self.telemetry.state.worker_ended()
             self.telemetry.event("worker_ended", level="error", worker=number, exit_code=code, restart_in_s=pause_s)
             await asyncio.sleep(pause_s)
             try:

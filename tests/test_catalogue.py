@@ -66,7 +66,7 @@ class Reports:
     def __init__(self) -> None:
         self.heard: asyncio.Queue[tuple[int | None, str]] = asyncio.Queue()
 
-    def __call__(self, tools: int | None, problem: str) -> None:
+    def __call__(self, tools: int | None, problem: str, changed: bool) -> None:
         self.heard.put_nowait((tools, problem))
 
 
@@ -220,6 +220,18 @@ async def test_a_failed_fetch_is_tried_again_ever_less_often_and_a_good_one_afte
         assert await reports.heard.get() == (4, "")
         assert await ticks.asked.get() == 300
     await catalogue.aclose()
+
+
+async def test_only_other_tools_or_classes_than_before_are_a_change() -> None:
+    tools = [{"name": "get", "annotations": {"readOnlyHint": True}}]
+    upstream = ScriptedUpstream(lambda method, message, lines: result({"tools": list(tools)}))
+    catalogue = catalogue_of(upstream)
+
+    assert [await catalogue.refresh(), await catalogue.refresh()] == [False, False], "the first one is no change"
+    tools[0] = {"name": "get", "annotations": {"readOnlyHint": False}}
+    assert [await catalogue.refresh(), await catalogue.refresh()] == [True, False]
+    tools.append({"name": "put"})
+    assert await catalogue.refresh()
 
 
 async def test_annotations_that_are_not_trusted_say_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, cast
 
@@ -20,14 +20,16 @@ from prometheus_client import (
 )
 
 from sidecar.denials import StoreUnavailable
-from sidecar.edge.telemetry_durations import Durations
+from sidecar.edge.telemetry_durations import Counts, Durations
+from sidecar.edge.telemetry_requests import Limiting, Requests
 from sidecar.edge.telemetry_sink import LineSink
+from sidecar.edge.telemetry_state import State
+from sidecar.edge.telemetry_watched import Watched
 from sidecar.faults import place_of
 from sidecar.model import Quota
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
+_STORE_SECONDS: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 _GOOD_NEWS_OF_KEYS: Final = ("keys_changed", "keys_recovered")
 _LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _STORE_LINE_S: Final = 10.0
@@ -55,35 +57,35 @@ class Telemetry:
         self._writes_of = {level_of: access and _LEVELS[level_of] >= _LEVELS[level] for level_of in _LEVELS}
         self._worker = {} if worker is None else {"worker": worker}
         self._sink = LineSink(sink, is_shared=worker is not None)
-        self._log = structlog.wrap_logger(
-            structlog.BytesLogger(cast(BinaryIO, self._sink)),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-                structlog.processors.JSONRenderer(serializer=_dump),
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-            cache_logger_on_first_use=True,
-        )
-        if self._worker:
-            self._log = self._log.bind(**self._worker)
+        self._log = _logger(self._sink, _LEVELS[level]).bind(**self._worker)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = self._counter("sidecar_requests", "Requests answered.", "route", "outcome", "era")
-        self._count_of: dict[tuple[str, str, str], Counter] = {}
-        self._seconds = self._histogram("sidecar_request_seconds", "From request head to the end of the answer.")
-        self._upstream_seconds = self._histogram("sidecar_upstream_seconds", "From sending upstream to its head.")
+        self._requests = Requests(self.registry)
+        self._limiting = Limiting(self.registry)
         self._open_streams = Gauge(
             "sidecar_open_streams", "Answers being streamed.", ("route",), registry=self.registry
         )
-        self._limit_decisions = self._counter("sidecar_limit_decisions", "By each limit.", "policy", "decision")
-        self._decisions_of: dict[tuple[str, bool], Counter] = {}
+        self._streams_of: dict[str, Gauge] = {}
+        self.state = State(self.registry, clock=clock)
+        """What is so at present, told by those who make it so."""
+        self.watched = Watched(self.registry)
+        """What is asked of other parts when somebody wants to know."""
         self._store_log = _StoreLog(clock)
         store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
         store_up.set_function(lambda: self._store_log.is_up)
-        self._store_failures = self._counter("sidecar_store_failures", "Calls the store has not answered.")
-        self._auth_failures = self._counter("sidecar_auth_failures", "Credentials refused.", "reason")
-        self._catalogue_tools = Gauge("sidecar_catalogue_tools", "Tools of the upstream.", registry=self.registry)
+        self._store_failures = Counter(
+            "sidecar_store_failures", "Calls the store has not answered.", registry=self.registry
+        )
+        self._store_seconds = Durations(
+            "sidecar_store_seconds",
+            "One trip to Redis, or one change of the embedded store's file.",
+            _STORE_SECONDS,
+            self.registry,
+        )
+        self.store_trip = self._store_seconds.observe
+        """Take note of how long a trip to the store took, in seconds, well or badly."""
+        self._auth_failures = Counts("sidecar_auth_failures", "Credentials refused.", ("reason",), self.registry)
+        self._faults = Counter("sidecar_faults", "Faults of ours that nobody foresaw.", registry=self.registry)
         dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
         dropped.set_function(lambda: self._sink.dropped)
 
@@ -100,38 +102,45 @@ class Telemetry:
         era: str,
         seconds: float,
         upstream_seconds: float | None,
-        quotas: Iterable[Quota],
+        quotas: Sequence[Quota],
+        own_seconds: float | None = None,
+        upstream_status: int | None = None,
     ) -> None:
-        """Write a request's line and count it. `route`, `outcome` and `era` come from closed sets.
+        """Write a request's line and count it; see `ports.Observer`.
 
-        The line is like that of an event, without structlog's price. What is counted of each set of labels is kept at
-        hand: there are as many as `labels()` itself keeps.
+        The line is like that of an event, without structlog's price.
         """
-        labels = (route, outcome, era)
-        count = self._count_of.get(labels)
-        if count is None:
-            count = self._count_of[labels] = self._requests.labels(*labels)
-        count.inc()
-        self._seconds.observe(seconds)
+        self._requests.add((route, outcome, era), seconds, own_seconds)
         if upstream_seconds is not None:
-            self._upstream_seconds.observe(upstream_seconds)
-        self._count_decisions(quotas)
-        level = "error" if outcome == "internal_error" else "info"
+            self._requests.add_upstream(upstream_seconds, upstream_status)
+        if quotas:
+            self._limiting.add(quotas)
+        level = "info"
+        if outcome == "internal_error":
+            level = "error"
+            self._faults.inc()
         if self._writes_of[level]:
             line = {"ts": datetime.now(UTC), "level": level, "event": "request", **self._worker, **members}
             self._sink.write(orjson.dumps(line, default=str, option=_LINE))
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""
-        self._auth_failures.labels(reason).inc()
+        self._auth_failures.add(reason)
+
+    def limit_refusal(self, policy: str) -> None:
+        """Count a refusal by a limit that is judged by itself; see `ports.Observer`."""
+        self._limiting.add_refusal(policy)
 
     def stream_opened(self, route: str) -> None:
         """Count an answer that is being streamed."""
-        self._open_streams.labels(route).inc()
+        streams = self._streams_of.get(route)
+        if streams is None:
+            streams = self._streams_of[route] = self._open_streams.labels(route)
+        streams.inc()
 
     def stream_closed(self, route: str) -> None:
         """Count it no longer."""
-        self._open_streams.labels(route).dec()
+        self._streams_of[route].dec()
 
     def store(self, problem: StoreUnavailable | None) -> None:
         """Note whether the store answered, and if not, why; a line is written when that changes, but seldom."""
@@ -150,15 +159,19 @@ class Telemetry:
         level = "info" if what in _GOOD_NEWS_OF_KEYS else "warning"
         self.event(what, level=level, issuer=issuer, detail=detail)
 
-    def catalogue(self, tools: int | None, problem: str) -> None:
-        """Note how many tools the upstream has, or why that could not be found out."""
+    def catalogue(self, tools: int | None, problem: str, changed: bool = False) -> None:
+        """Note how many tools the upstream has and whether they are others than before, or why nobody knows."""
+        self.state.catalogue_fetched(tools, changed=changed)
         if tools is None:
             self.event("catalogue_failed", level="warning", problem=problem)
-        else:
-            self._catalogue_tools.set(tools)
+
+    def reloaded(self, ok: bool) -> None:
+        """Note that new settings have taken effect, or that they could not and the old ones still hold."""
+        self.state.reloaded(ok)
 
     def fault(self, fault: BaseException) -> None:
         """Note where a fault of ours arose that no request's line tells of."""
+        self._faults.inc()
         self.event("fault", level="error", problem=place_of(fault))
 
     def finish(self) -> None:
@@ -181,22 +194,18 @@ class Telemetry:
             for family in self.registry.collect()
         ]
 
-    def _count_decisions(self, quotas: Iterable[Quota]) -> None:
-        judged = tuple(quotas)
-        refused = [quota for quota in judged if quota.retry_s > 0]
-        for quota in refused or judged:
-            labels = (quota.limit.name, bool(refused))
-            count = self._decisions_of.get(labels)
-            if count is None:
-                decision = "refused" if refused else "allowed"
-                count = self._decisions_of[labels] = self._limit_decisions.labels(quota.limit.name, decision)
-            count.inc()
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str) -> Durations:
-        return Durations(name, text, _SECONDS, self.registry)
+def _logger(sink: LineSink, level: int) -> structlog.typing.FilteringBoundLogger:
+    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
+        structlog.BytesLogger(cast(BinaryIO, sink)),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.JSONRenderer(serializer=_dump),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+    return logger
 
 
 class _StoreLog:

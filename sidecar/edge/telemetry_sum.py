@@ -12,12 +12,32 @@ from prometheus_client.registry import Collector
 
 from sidecar.edge.telemetry import Family
 
-_NOT_ADDED: Final[dict[str, Callable[[float, float], float]]] = {
+OF_GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
+    # The worst of all: one that is in trouble must not be hidden by others that are well.
     "sidecar_store_up": min,
+    "sidecar_draining": max,
+    "sidecar_config_last_reload_success": min,
+    "sidecar_key_set_age_seconds": max,
+    "sidecar_key_set_last_success_timestamp_seconds": min,
+    "sidecar_key_set_stale_seconds": max,
+    "sidecar_key_set_usable_keys": min,
+    "sidecar_catalogue_age_seconds": max,
+    "sidecar_catalogue_last_success_timestamp_seconds": min,
+    # Two processes that see the same ten tools do not see twenty.
+    "sidecar_build_info": max,
     "sidecar_catalogue_tools": max,
     "process_start_time_seconds": min,
+    # What each has for itself is had by all together.
+    "sidecar_open_streams": operator.add,
+    "sidecar_open_connections": operator.add,
+    "sidecar_max_connections": operator.add,
+    "sidecar_log_lines_dropped": operator.add,
+    "process_virtual_memory_bytes": operator.add,
+    "process_resident_memory_bytes": operator.add,
+    "process_open_fds": operator.add,
+    "process_max_fds": operator.add,
 }
-"""Two processes that see the same ten tools do not see twenty."""
+"""What the gauges of several processes are together. Counters and histograms are added."""
 _LASTING: Final = ("counter", "histogram")
 
 
@@ -53,7 +73,7 @@ def _added(processes: Iterable[Iterable[Family]]) -> list[Family]:
     for name, text, kind, samples in (family for process in processes for family in process):
         heads.setdefault(name, (text, kind))
         values = sums.setdefault(name, {})
-        add: Callable[[float, float], float] = _NOT_ADDED.get(name, operator.add)
+        add: Callable[[float, float], float] = OF_GAUGES.get(name, operator.add)
         for sample, labels, value in samples:
             series = (sample, tuple(labels.items()))
             if not sample.endswith("_created"):

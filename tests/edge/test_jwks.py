@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.denials import IssuerUnavailable
-from sidecar.edge.jwks import KeySource
+from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.edge.jwks.freshness import MAX_STALE_S
 from tests.edge.key_keeping import Keeper, keeping, kid
 from tests.issuer import KEY_SET, OAUTH, OPENID, FailingIssuer, Failure
@@ -231,3 +231,27 @@ async def test_a_set_that_can_not_be_fetched_for_a_day_is_given_up_and_comes_bac
         issuer.broken.clear()
         await keeper.clock.advance(60)
         assert await keeper.keys.find(issuer.url, kid(issuer), "ES256")
+
+
+async def test_those_who_watch_are_told_how_old_a_set_is_and_for_how_long_it_has_outlived_its_lifetime(
+    issuer: FailingIssuer,
+) -> None:
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        fresh = keeper.keys.states()[issuer.url]
+        assert (fresh.keys, fresh.age_s, fresh.stale_s) == (1, 0.0, 0.0)
+        assert (fresh.fetches, fresh.failed_fetches) == (1, 0)
+        await issuer.stop()
+        await keeper.clock.advance(100_000)
+        old = keeper.keys.states()[issuer.url]
+        assert (old.fetches, old.age_s) == (1, 100_000)
+        assert old.failed_fetches >= 1
+        assert 0 < old.stale_s < 100_000
+
+
+async def test_of_a_shared_secret_nothing_is_told_and_of_a_set_never_fetched_no_age(issuer: FailingIssuer) -> None:
+    secret = KeySets({"https://a.example": KeySource(secret=b"s" * 32)}, report=lambda *_: None)
+    assert secret.states() == {}
+    await issuer.stop()
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        never = keeper.keys.states()[issuer.url]
+        assert (never.keys, never.age_s, never.stale_s, never.fetches, never.failed_fetches) == (0, None, 0.0, 0, 1)

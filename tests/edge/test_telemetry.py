@@ -11,11 +11,11 @@ from typing import IO, Any
 
 import orjson
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry import Telemetry
-from sidecar.edge.telemetry_durations import Durations
+from sidecar.edge.telemetry_durations import Counts, Distribution, Durations
 from tests.fakes import Clock
 
 
@@ -163,6 +163,33 @@ def test_durations_are_told_as_the_librarys_own_histogram_tells_them() -> None:
         durations.observe(seconds)
         histogram.observe(seconds)
     assert told(registry) == told(other)
+
+
+def test_a_labelled_histogram_and_counter_are_told_as_the_librarys_own_are() -> None:
+    registry, other, labels = CollectorRegistry(), CollectorRegistry(), ("route", "era")
+    distribution = Distribution("seconds", "How long.", labels, (0.5, 1.0), registry)
+    counts = Counts("things", "How many.", labels, registry, known=[("/mcp", "modern")])
+    histogram = Histogram("seconds", "How long.", labels, buckets=(0.5, 1.0), registry=other)
+    counter = Counter("things", "How many.", labels, registry=other)
+    counter.labels("/mcp", "modern")
+    for route, era, seconds in (("/mcp", "legacy", 0.5), ("/a", "modern", 2.0), ("/mcp", "legacy", 0.7)):
+        distribution.of(route, era).observe(seconds)
+        counts.add(route, era)
+        histogram.labels(route, era).observe(seconds)
+        counter.labels(route, era).inc()
+    without_created = [line for line in told(other).splitlines() if "_created" not in line]
+    assert told(registry).splitlines() == without_created
+
+
+@pytest.mark.parametrize(("outcomes", "last"), [([True], 1), ([True, False], 0), ([False, True], 1)])
+def test_reloads_are_counted_and_the_last_one_tells_how_things_are(outcomes: list[bool], last: int) -> None:
+    telemetry = Telemetry(io.BytesIO(), level="error", access=False)
+    for ok in outcomes:
+        telemetry.reloaded(ok)
+    lines = telemetry.exposition().decode().splitlines()
+    assert f"sidecar_config_last_reload_success {last}.0" in lines
+    for outcome, ok in (("success", True), ("failure", False)):
+        assert f'sidecar_config_reloads_total{{outcome="{outcome}"}} {outcomes.count(ok)}.0' in lines
 
 
 def told(registry: CollectorRegistry) -> str:

@@ -38,18 +38,26 @@ class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
         self._writing = set()
 
     @classmethod
-    async def open(cls, path: str, *, clock: Callable[[], float], busy_timeout_s: float = 2.0) -> EmbeddedStore:
+    async def open(
+        cls,
+        path: str,
+        *,
+        clock: Callable[[], float],
+        busy_timeout_s: float = 2.0,
+        note_change: Callable[[float], None] = lambda _: None,
+    ) -> EmbeddedStore:
         """Open the file, or make it (0600, in a directory of 0700).
 
         Args:
             path: The SQLite file.
             clock: Unix seconds.
             busy_timeout_s: How long a change waits for another process that is changing the file.
+            note_change: Told of each change, well or badly, how many seconds it took.
 
         Raises:
             StoreUnavailable: The path can't be written, or what is there is not ours or too new.
         """
-        return cls(await Database.open(path, busy_timeout_s=busy_timeout_s), clock)
+        return cls(await Database.open(path, busy_timeout_s=busy_timeout_s, note_change=note_change), clock)
 
     async def ping(self) -> None:
         """See `stores.Store`. By writing: a file that is locked, or whose disk is full, can be read all the same."""

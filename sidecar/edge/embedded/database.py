@@ -33,16 +33,22 @@ class Database:
         writer: sqlite3.Connection,
         thread: ThreadPoolExecutor,
         busy_timeout_s: float,
+        note_change: Callable[[float], None],
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._thread = thread
         self._busy_timeout_s = busy_timeout_s
+        self._note_change = note_change
         self._closed = False
 
     @classmethod
-    async def open(cls, path: str, *, busy_timeout_s: float) -> Database:
+    async def open(
+        cls, path: str, *, busy_timeout_s: float, note_change: Callable[[float], None] = lambda _: None
+    ) -> Database:
         """Open the file, making it and bringing its schema up to date where needed.
+
+        `note_change` is told of each change, well or badly, how many seconds it took.
 
         Raises:
             StoreUnavailable: The path can't be written, or what is there is not ours or too new.
@@ -51,7 +57,7 @@ class Database:
         try:
             with translated():
                 writer = await asyncio.get_running_loop().run_in_executor(thread, open_writer, path, busy_timeout_s)
-                return cls(open_reader(path), writer, thread, busy_timeout_s)
+                return cls(open_reader(path), writer, thread, busy_timeout_s, note_change)
         except StoreUnavailable as problem:
             thread.shutdown(wait=False)
             raise StoreUnavailable("store_unavailable", detail=f"{path}: {problem.detail}") from problem
@@ -75,14 +81,18 @@ class Database:
 
         Whoever waited behind others for a file that somebody has locked waits no longer than the first of them.
         """
-        deadline = time.monotonic() + self._busy_timeout_s
+        began = time.monotonic()
+        deadline = began + self._busy_timeout_s
 
         def change(writer: sqlite3.Connection) -> T:
             left_ms = max(0, round((deadline - time.monotonic()) * 1000))
             writer.execute(f"PRAGMA busy_timeout = {left_ms}")
             return transact(writer, work)
 
-        return await self._on_thread(change)
+        try:
+            return await self._on_thread(change)
+        finally:
+            self._note_change(time.monotonic() - began)
 
     async def aclose(self) -> None:
         """Close both connections and end the thread; what was handed to it before is done first."""

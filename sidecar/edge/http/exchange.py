@@ -31,14 +31,17 @@ class Exchange:
         "_held",
         "_is_doubtful",
         "_room",
+        "body_s",
         "denial",
         "ended_by",
         "facts",
+        "own_s",
         "progress",
         "request",
         "started",
         "streamed_status",
         "upstream_s",
+        "upstream_status",
     )
 
     def __init__(self, request: Request, trusted_proxies: tuple[IpNetwork, ...], room: HeldBytes) -> None:
@@ -48,7 +51,12 @@ class Exchange:
         self.facts = _facts(request, trusted_proxies)
         self.progress = Progress()
         self.started = time.perf_counter()
+        self.own_s: float | None = None
+        """From its head to its being sent upstream; None when it never was."""
+        self.body_s = 0.0
+        """How long of that we waited for the client's body."""
         self.upstream_s: float | None = None
+        self.upstream_status: int | None = None
         self.ended_by: str | None = None
         """Why we ended a stream that would have gone on."""
         self.denial: Denial | None = None
@@ -77,7 +85,7 @@ class Exchange:
         else:
             try:
                 async with asyncio.timeout(timeout_s):
-                    body = await self._read(max_body_bytes)
+                    body = await self._read_late(max_body_bytes)
             except TimeoutError:
                 raise RequestTimeout("body_timeout") from None
         if body is None:
@@ -160,7 +168,7 @@ class Exchange:
         self._body_taken = True
         try:
             async with asyncio.timeout(_GLANCE_S):
-                return await self._read(_GLANCE_BYTES) or b""
+                return await self._read_late(_GLANCE_BYTES) or b""
         except (TimeoutError, InvalidRequest, Overloaded):
             return b""
 
@@ -172,6 +180,14 @@ class Exchange:
             raise InvalidRequest("body_framing", "The request body's framing is broken") from None
         self.hold(len(body))
         return body if len(body) <= max_bytes else None
+
+    async def _read_late(self, max_bytes: int) -> bytes | None:
+        """Return a body that is still on its way, and note for how long."""
+        began = time.perf_counter()
+        try:
+            return await self._read(max_bytes)
+        finally:
+            self.body_s += time.perf_counter() - began
 
     async def _read(self, max_bytes: int) -> bytes | None:
         """Return the body, or None as soon as it is longer than allowed."""

@@ -20,6 +20,7 @@ def record(
     principal, action, denial = progress.principal, progress.action, exchange.denial
     outcome = outcome if denial is None else denial.error_type.lower()
     seconds = time.perf_counter() - exchange.started
+    own_s = seconds if exchange.own_s is None else exchange.own_s
     members = {
         "request_id": facts.request_id,
         "account": None if principal is None else principal.account,
@@ -44,4 +45,6 @@ def record(
         seconds=seconds,
         upstream_seconds=exchange.upstream_s,
         quotas=progress.quotas,
+        own_seconds=own_s - exchange.body_s,
+        upstream_status=exchange.upstream_status,
     )

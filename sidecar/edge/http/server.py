@@ -10,13 +10,7 @@ from typing import Final
 
 import orjson
 
-from sidecar.denials import (
-    AccountUnusable,
-    Denial,
-    InternalError,
-    InvalidApiKey,
-    InvalidToken,
-)
+from sidecar.denials import AccountUnusable, Denial, InternalError, InvalidApiKey, InvalidToken, RateLimited
 from sidecar.edge.http import rendering
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
@@ -157,17 +151,21 @@ class PublicServer:
 
     async def _forward(self, exchange: Exchange, route: Route, permit: Permit) -> Response | None:
         sent = time.perf_counter()
+        exchange.own_s = sent - exchange.started
         idle_s = self._stream_idle_timeout_s if permit.method == "POST" else None
-        answer = await self._upstream.send(
-            permit.method,
-            permit.target,
-            permit.headers,
-            permit.body,
-            account=permit.plan.principal.account,
-            idle_timeout_s=idle_s,
-        )
         try:
+            answer = await self._upstream.send(
+                permit.method,
+                permit.target,
+                permit.headers,
+                permit.body,
+                account=permit.plan.principal.account,
+                idle_timeout_s=idle_s,
+            )
+        finally:
             exchange.upstream_s = time.perf_counter() - sent
+        try:
+            exchange.upstream_status = answer.status
             lines = head(answer, permit)
             await self._handover.note_head(permit.plan, answer.status, answer.headers)
             self._front.mark(exchange, lines)
@@ -265,6 +263,8 @@ class PublicServer:
             raise ConnectionResetError("the answer could not be finished") from denial
         if isinstance(denial, _AUTH_FAILURES):
             self._observer.auth_failure(denial.reason)
+        elif isinstance(denial, RateLimited) and not exchange.progress.quotas:
+            self._observer.limit_refusal(denial.detail or "")
         if label == MANAGEMENT_PATH:
             response = rendering.problem(denial, self._front.discovery)
         else:

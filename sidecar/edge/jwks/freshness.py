@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from sidecar.denials import IssuerUnavailable
 from sidecar.edge.jwks.loaders import Load
-from sidecar.model import VerificationKey
+from sidecar.model import KeySetState, VerificationKey
 from sidecar.policy import keysets
 from sidecar.policy.keysets import Keys, KeySetError
 
@@ -58,6 +58,7 @@ class FetchedKeys:
         self._fresh_until = -math.inf
         self._cool_until = -math.inf
         self._failures = 0
+        self._fetches = self._failed_fetches = 0
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
@@ -77,6 +78,17 @@ class FetchedKeys:
         if not self._keys:
             return "unavailable"
         return "ok" if self._clock() < self._fresh_until else "stale"
+
+    def state(self) -> KeySetState:
+        """Tell those who watch how it is doing."""
+        now, was_fetched = self._clock(), self._fetches > 0
+        return KeySetState(
+            keys=len(self._keys),
+            age_s=now - self._fetched_at if was_fetched else None,
+            stale_s=max(0.0, now - self._fresh_until) if was_fetched else 0.0,
+            fetches=self._fetches,
+            failed_fetches=self._failed_fetches,
+        )
 
     def fetching(self) -> list[asyncio.Task[None]]:
         return [] if self._fetching is None else [self._fetching]
@@ -110,6 +122,7 @@ class FetchedKeys:
             self._accept(*loaded)
 
     def _accept(self, keys: Keys, left_out: tuple[str, ...], lifetime_s: float) -> None:
+        self._fetches += 1
         now = self._fetched_at = self._clock()
         self._fresh_until = now + lifetime_s
         self.due_at = now + lifetime_s * _REFRESH_AFTER * self._jitter()
@@ -127,6 +140,7 @@ class FetchedKeys:
     def _retry_later(self, why: str) -> None:
         doublings = min(self._failures, _MAX_BACKOFF_DOUBLINGS)
         self._failures += 1
+        self._failed_fetches += 1
         self.due_at = self._clock() + min(2.0**doublings, _MAX_BACKOFF_S) * self._jitter()
         if self._keys and self._clock() > self._fresh_until + MAX_STALE_S:
             self._keys, self.generation = (), self.generation + 1

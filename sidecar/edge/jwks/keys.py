@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.edge.jwks.freshness import FetchedKeys, Report, Status
 from sidecar.edge.jwks.loaders import FileLoader, Http, HttpLoader, Load
-from sidecar.model import VerificationKey
+from sidecar.model import KeySetState, VerificationKey
 from sidecar.policy import keysets
 
 _MIN_PAUSE_S: Final = 1.0
@@ -96,6 +96,10 @@ class KeySets:
     def status(self) -> dict[str, Status]:
         """Tell of each issuer whether its keys are fresh, outlive their lifetime for want of better, or are missing."""
         return {issuer: keys.status() for issuer, keys in self._issuers.items()}
+
+    def states(self) -> dict[str, KeySetState]:
+        """Tell of each issuer whose keys are fetched how they are doing."""
+        return {issuer: keys.state() for issuer, keys in self._issuers.items() if isinstance(keys, FetchedKeys)}
 
     async def _keep_fresh(self, keys: FetchedKeys) -> None:
         while True:

@@ -9,7 +9,7 @@ from sidecar.edge.redis import names
 from sidecar.edge.redis.admission import RedisAdmission
 from sidecar.edge.redis.handles import RedisHandles
 from sidecar.edge.redis.keys import RedisKeys
-from sidecar.edge.redis.link import Link
+from sidecar.edge.redis.link import Link, unnoted
 from sidecar.edge.redis.revocations import RedisRevocations
 from sidecar.edge.redis.usage import RedisUsage
 
@@ -20,18 +20,26 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
     """`stores.Store` on one Redis."""
 
     @classmethod
-    def from_url(cls, url: str, *, clock: Callable[[], float] | None = None, timeout_s: float = 0.1) -> RedisStore:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        clock: Callable[[], float] | None = None,
+        timeout_s: float = 0.1,
+        note_trip: Callable[[float], None] = unnoted,
+    ) -> RedisStore:
         """Name the Redis to use; it is connected to when first asked.
 
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``; options of redis-py may follow in the query.
             clock: For tests only. Without one, Redis's own clock counts, whatever the clocks of its users say.
             timeout_s: The deadline of every round trip.
+            note_trip: Told of each round trip, well or badly, how many seconds it took.
 
         Raises:
             ValueError: when the URL is none.
         """
-        return cls(Link(url, timeout_s), clock)
+        return cls(Link(url, timeout_s, note_trip), clock)
 
     async def ping(self) -> None:
         """See `stores.Store`. By writing: one that takes no writes answers PING all the same, and can admit nobody."""

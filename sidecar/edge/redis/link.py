@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, Redi
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis.conversation import Conversation
+from sidecar.edge.redis.deadline import Deadline
 from sidecar.policy.windows import US_PER_S
 
 MAX_TRIPS: Final = 4
@@ -25,8 +27,6 @@ PAUSE_S: Final = 0.25
 OPENING_S: Final = 2.0
 """A connection that takes longer to open is given up. It may take longer than a trip: greetings go to and fro, and a
 Redis that is far away, but not too far to decide in time, is to be reached by a later trip."""
-LAST_LOOKS: Final = 3
-"""Turns of the event loop after the deadline: one reads the socket, one the replies, one hands them over."""
 MAX_CALLS: Final = 256
 """Calls that share one trip."""
 NOT_THE_MASTER: Final = ("-READONLY ", "-MASTERDOWN ", "-LOADING ")
@@ -48,6 +48,10 @@ class Script:
         return pack(("EVALSHA", self.sha, len(keys), *keys, *arguments))
 
 
+def unnoted(trip_s: float) -> None:
+    """Take no note of how long a trip took."""
+
+
 class Call(NamedTuple):
     """One command on its way, and who waits for its reply."""
 
@@ -56,38 +60,10 @@ class Call(NamedTuple):
     script: Script | None
 
 
-class Deadline:
-    """Bounds a trip like `asyncio.timeout`, but not by our own slowness.
-
-    When the event loop comes late to look, the replies may long be here, unread: they are read before time is called.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(None)
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look_again, LAST_LOOKS)
-
-    async def __aexit__(self, *raised: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._timeout.__aexit__(*raised)
-
-    def _look_again(self, times: int) -> None:
-        loop = asyncio.get_running_loop()
-        if times:
-            self._timer = loop.call_later(0, self._look_again, times - 1)
-        else:
-            self._timeout.reschedule(loop.time())
-
-
 class Link:
     """Sends calls to one Redis and hands each its own reply."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, note_trip: Callable[[float], None] = unnoted) -> None:
         # One deadline per trip is ours: a timer per reply, as socket_timeout sets it, costs more than the reply.
         self._connections = ConnectionPool.from_url(
             url,
@@ -98,6 +74,7 @@ class Link:
             decode_responses=False,
             protocol=2,
         )
+        self._note_trip = note_trip
         self._idle: list[Conversation] = []
         self._openings: list[asyncio.Task[Conversation]] = []
         """Connections that came too late for the trip they were opened for, or still are on their way."""
@@ -163,12 +140,15 @@ class Link:
         self._board()
         if not calls:
             return  # a trip that failed has told them
+        departed = time.perf_counter()
         try:
             try:
                 async with Deadline(self._timeout_s):
                     replies = await self._exchange(calls)
             except TimeoutError as error:
                 raise TimeoutError(f"no answer within {self._timeout_s:g} s") from error
+            finally:
+                self._note_trip(time.perf_counter() - departed)
         except BaseException as error:
             self._fail(calls, error)
             if not isinstance(error, RedisError | OSError | TimeoutError):
