@@ -50,7 +50,9 @@ class State:
             registry=registry,
         )
         self._age = _Age(registry, clock)
-        self._worker_ends = Counter("sidecar_worker_ends", "Workers that ended and were replaced.", registry=registry)
+        self._process_ends = Counter(
+            "sidecar_process_ends", "Of several processes, how many ended and were replaced.", registry=registry
+        )
 
     def draining(self) -> None:
         """Note that the process is about to end."""
@@ -72,7 +74,7 @@ class State:
 
     def worker_ended(self) -> None:
         """Note that one of several workers has ended."""
-        self._worker_ends.inc()
+        self._process_ends.inc()
 
 
 class _Age(Collector):

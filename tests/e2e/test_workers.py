@@ -86,7 +86,12 @@ async def test_two_workers_serve_and_together_keep_one_limit_and_one_count(serve
     assert await service.readiness() == (200, "ready")
     for name in ("sidecar_requests_total", "sidecar_request_seconds_count", "sidecar_limit_decisions_total"):
         assert await service.total(name) == 24, name
-    assert await service.total("sidecar_store_up") == 1
+    for name in ("sidecar_store_up", "sidecar_build_info", "sidecar_key_set_usable_keys"):
+        assert await service.total(name) == 1, name
+    assert await service.total("sidecar_upstream_answers_total") == 20
+    assert await service.total("sidecar_limit_used_ratio_count") == 24
+    assert 0 < await service.total("sidecar_key_set_age_seconds") < 60
+    assert await service.total("sidecar_draining") == 0
     assert_reads_like_one_process(await service.metrics())
     service.process.terminate()
     await service.read("stopped")
@@ -133,6 +138,7 @@ async def test_a_silent_worker_counts_as_not_ready_and_is_replaced_without_loss_
         for _ in range(8):
             assert (await clients.ping()).status_code == 200
         assert await clients.total("sidecar_requests_total") == 16
+        assert await clients.total("sidecar_process_ends_total") == 1
 
 
 async def test_sigterm_lets_running_requests_finish_and_ends_with_zero(serve: Serve, stub: StubUpstream) -> None:
@@ -144,6 +150,7 @@ async def test_sigterm_lets_running_requests_finish_and_ends_with_zero(serve: Se
         service.process.terminate()
         await service.read("stopping", worker=1)
         assert await service.readiness() == (503, "draining")
+        assert await service.total("sidecar_draining") == 1
         await until(_is_refused(service))
         stream.send(b'{"jsonrpc":"2.0","id":1,"result":{}}')
         stream.end()
