@@ -8,26 +8,20 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, BinaryIO, Final, Literal
 
-from sidecar import wiring
-from sidecar.catalogue import Catalogue, NoCatalogue
+from sidecar import lasting, wiring
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
 from sidecar.edge import descriptors
 from sidecar.edge.admin import Readiness, Status, admin_port, http_url
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.listener import BACKLOG, Listener, request_parser
-from sidecar.edge.http.server import PublicServer
-from sidecar.edge.http.streams import OpenStreams
-from sidecar.edge.jwks import KeySets
 from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
-from sidecar.edge.upstream import UpstreamClient
+from sidecar.generation import Generation
 from sidecar.keyring import Keyring
-from sidecar.management import ManagementApi
-from sidecar.policy.identity import Signer
-from sidecar.policy.quotas import StreamLimit
+from sidecar.lasting import Lasting, key_sources, open_store, sole_server
+from sidecar.model import Principal
 from sidecar.sockets import probe_when_silent
 from sidecar.stores import Store
-from sidecar.wiring import open_store
 
 __all__ = ["Sidecar", "keyring", "open_store"]
 
@@ -69,12 +63,22 @@ class Sidecar:
         self.public_url_bound = ""
         """Where the public port really is; with port 0 the system chose it."""
         self.admin_url = ""
-        self.keyring: Keyring
-        self._listener: Listener | None = None
-        self._store: Store
-        self._key_sets: KeySets
-        self._upstream: UpstreamClient
-        self._catalogue: Catalogue | NoCatalogue
+        self._listener: Listener
+        self._lasting: Lasting
+        self._serving: Generation
+        self._generations: set[Generation] = set()
+        """The one that serves, and those whose last requests are not answered yet."""
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def config(self) -> Config:
+        """The settings that hold now."""
+        return self._config
+
+    @property
+    def keyring(self) -> Keyring:
+        """The use cases of API keys."""
+        return self._serving.keyring
 
     async def start(self) -> None:
         """Open the ports. What is fetched from others is fetched in the background.
@@ -87,9 +91,9 @@ class Sidecar:
             if self._worker is None:
                 with _named("admin"):
                     await self._start_admin()
-            server = await self._assemble()
+            await self._begin()
             with _named("listen"):
-                await self._start_public(server)
+                await self._start_public()
         except BaseException:
             await self._parts.aclose()
             raise
@@ -97,6 +101,27 @@ class Sidecar:
         await self._look_at_store()
         admin = {"admin": self.admin_url} if self.admin_url else {}
         self.telemetry.event("started", public=self.public_url_bound, **admin, parser=request_parser())
+
+    async def reload(self, config: Config) -> None:
+        """Go by other settings from the next request on; what is under way ends as it began.
+
+        What `config.settled` says to need a restart must be as it was.
+
+        Raises:
+            OSError, ValueError: they can't take effect; the old ones still hold.
+        """
+        before, after = self._serving, self._generation(config, self._serving)
+        await self._lasting.key_sets.use(key_sources(config))
+        await after.prepare()
+        self._lasting.go_by(config)
+        self.telemetry.use(level=config.log.level, access=config.log.access)
+        self._config, self._serving = config, after
+        self._listener.handle = after.server.handle
+        if after.identity_key != before.identity_key:
+            self._tell_identity()
+        retiring = asyncio.create_task(self._retire(before))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     async def stop(self, *, delayed: bool = False) -> None:
         """Answer what was asked, take no new requests, and let go of everything.
@@ -106,7 +131,7 @@ class Sidecar:
         self._phase = "draining"
         self.telemetry.state.draining()
         self.telemetry.event("stopping")
-        if self._listener is not None and delayed:
+        if delayed:
             self._listener.is_draining = True
             await asyncio.sleep(self._config.drain.delay_s)
         try:
@@ -119,9 +144,9 @@ class Sidecar:
         """Find out whether requests should be sent here. The upstream is reported and never gates."""
         if self._phase != "serving":
             return Readiness("draining" if self._phase == "draining" else "not_ready")
-        store_up, reachable = await asyncio.gather(self._store_answers(), self._upstream.reachable())
-        upstream_up = reachable and not self._catalogue.failing
-        issuers = dict(self._key_sets.status())
+        store_up, reachable = await asyncio.gather(self._store_answers(), self._serving.upstream.reachable())
+        upstream_up = reachable and not self._serving.catalogue.failing
+        issuers = dict(self._lasting.key_sets.status())
         checks = {"store": _ok(store_up), "issuers": issuers, "upstream": _ok(upstream_up)}
         status: Status = "ready"
         if not store_up and self._config.limits.on_store_failure == "deny":
@@ -135,7 +160,7 @@ class Sidecar:
         if not await self._store_answers():
             return
         try:
-            warnings = await self._store.warnings()
+            warnings = await self._lasting.store.warnings()
         except StoreUnavailable as problem:  # it may be forbidden to ask, or the store has gone just now
             warnings = (f"it could not be found out how the store is set up: {problem.detail}",)
         for warning in warnings:
@@ -143,65 +168,51 @@ class Sidecar:
 
     async def _store_answers(self) -> bool:
         try:
-            await self._store.ping()
+            await self._lasting.store.ping()
         except StoreUnavailable as problem:
             self.telemetry.store(problem)
             return False
         self.telemetry.store(None)
         return True
 
-    async def _assemble(self) -> PublicServer:
-        config, telemetry, parts = self._config, self.telemetry, self._parts
-        self._store = await parts.enter_async_context(open_store(config, telemetry.store_trip))
-        parts.enter_context(wiring.sole_server(config))
+    async def _begin(self) -> None:
+        config, parts = self._config, self._parts
+        store = await parts.enter_async_context(open_store(config, self.telemetry.store_trip))
+        parts.enter_context(sole_server(config))
         hasher = BcryptHasher(config.api_keys.bcrypt_cost)
         parts.push_async_callback(hasher.aclose)
-        self._upstream = wiring.upstream(config)
-        parts.push_async_callback(self._upstream.aclose)
-        self._key_sets = wiring.key_sets(config, telemetry)
-        parts.push_async_callback(self._key_sets.aclose)
-        await self._key_sets.start()
-        identity_keys = wiring.identity_keys(config)
-        telemetry.event("identity", key_id=identity_keys[0].id, algorithm=identity_keys[0].algorithm)
-        signer = Signer(identity_keys, authority=self._upstream.authority, ttl_s=config.identity.ttl_s)
-        self._catalogue = wiring.catalogue(config, self._upstream, signer, telemetry)
-        parts.push_async_callback(self._catalogue.aclose)
-        self._catalogue.start()
-        self.keyring = wiring.keyring(config, self._store, hasher)
-        return await self._public_server(signer, hasher)
+        self._lasting = lasting.begin(config, store, hasher, self.telemetry, self._recheck)
+        parts.push_async_callback(self._lasting.key_sets.aclose)
+        await self._lasting.key_sets.start()
+        parts.push_async_callback(self._end_generations)
+        self._serving = self._generation(config)
+        self._tell_identity()
+        self._serving.catalogue.start()
+        await parts.enter_async_context(_running(self._lasting.streams.watch()))
 
-    async def _public_server(self, signer: Signer, hasher: BcryptHasher) -> PublicServer:
-        config, telemetry = self._config, self.telemetry
-        tools = wiring.tool_classes(config, self._catalogue)
-        stream_limit = StreamLimit(config.limits.streams.per_credential)
-        gateway = wiring.gateway(
-            config,
-            store=self._store,
-            hasher=hasher,
-            key_sets=self._key_sets,
-            signer=signer,
-            tools=tools,
-            stream_limit=stream_limit,
-            telemetry=telemetry,
+    def _generation(self, config: Config, before: Generation | None = None) -> Generation:
+        generation = Generation(
+            config, self._lasting, telemetry=self.telemetry, body_timeout_s=self._body_timeout_s, before=before
         )
-        streams = OpenStreams(self._store, gateway.recheck, telemetry, offline_grace_s=config.api_keys.offline_grace_s)
-        await self._parts.enter_async_context(_running(streams.watch()))
-        rule = config.api_keys.management
-        return PublicServer(
-            routes=config.routes,
-            gateway=gateway,
-            streams=streams,
-            stream_limit=stream_limit,
-            management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
-            upstream=self._upstream,
-            handover=wiring.handover(config, store=self._store, tools=tools, client=self._upstream, signer=signer),
-            front=wiring.front(config, signer.jwks()),
-            observer=telemetry,
-            max_body_bytes=config.max_body_bytes,
-            stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
-            trusted_proxies=config.trusted_proxies,
-            body_timeout_s=self._body_timeout_s,
-        )
+        self._generations.add(generation)
+        return generation
+
+    async def _retire(self, generation: Generation) -> None:
+        await generation.retire()
+        self._generations.discard(generation)
+
+    async def _end_generations(self) -> None:
+        for retiring in self._retiring:
+            retiring.cancel()
+        for generation in self._generations:
+            await generation.aclose()
+
+    async def _recheck(self, principal: Principal) -> Principal:
+        return await self._serving.gateway.recheck(principal)
+
+    def _tell_identity(self) -> None:
+        key = self._serving.identity_key
+        self.telemetry.event("identity", key_id=key.id, algorithm=key.algorithm)
 
     async def _start_admin(self) -> None:
         admin = self._config.admin
@@ -219,12 +230,12 @@ class Sidecar:
     async def _metrics(self) -> bytes:
         return self.telemetry.exposition()
 
-    async def _start_public(self, server: PublicServer) -> None:
-        most = descriptors.max_connections()
-        listener = Listener(server.handle, bad_head=self._note_bad_head, max_connections=most)
+    async def _start_public(self) -> None:
+        handler, most = self._serving.server.handle, descriptors.max_connections()
+        listener = Listener(handler, bad_head=self._note_bad_head, max_connections=most)
         self.telemetry.watched.connections_of(lambda: len(listener.connections), most)
         await self._parts.enter_async_context(_running(listener.watch()))
-        listen, drain, loop = self._config.listen, self._config.drain, asyncio.get_running_loop()
+        listen, loop = self._config.listen, asyncio.get_running_loop()
         port = await loop.create_server(
             listener, listen.host, listen.port, backlog=BACKLOG, reuse_port=self._worker is not None
         )
@@ -232,10 +243,12 @@ class Sidecar:
             probe_when_silent(bound)
 
         async def close() -> None:
-            farewell = loop.call_later(drain.streams_s, server.end_streams)
+            drain = self._config.drain
+            farewell = loop.call_later(drain.streams_s, self._lasting.streams.end_endless)
             await listener.close(port, drain.requests_s)
             farewell.cancel()
-            await server.finish_acts()
+            for generation in self._generations:
+                await generation.server.finish_acts()
 
         self._parts.push_async_callback(close)
         self._listener = listener

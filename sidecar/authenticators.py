@@ -33,7 +33,10 @@ class _Verified(NamedTuple):
 
 
 class FailedAttempts:
-    """Limits failed authentication per client address; it refuses only what failed, or what would cost bcrypt."""
+    """Limits failed authentication per client address; it refuses only what failed, or what would cost bcrypt.
+
+    `limit` may be replaced while it is in use.
+    """
 
     def __init__(
         self,
@@ -43,8 +46,8 @@ class FailedAttempts:
         *,
         report: Callable[[StoreUnavailable], None],
     ) -> None:
+        self.limit = limit
         self._counter = counter
-        self._limit = limit
         self._clock = clock
         self._report = report
         self._checking: Counter[str] = Counter()
@@ -55,7 +58,7 @@ class FailedAttempts:
 
         Checks under way count as failures: else all that start before the first one fails would get through.
         """
-        quota = await self._counter.peek(client, self._limit)
+        quota = await self._counter.peek(client, self.limit)
         if quota.retry_s > 0 or self._checking[client] >= quota.remaining:
             refused = quota if quota.retry_s > 0 else replace(quota, remaining=0, retry_s=1.0)
             raise quotas.refusal((refused,), self._clock())
@@ -70,7 +73,7 @@ class FailedAttempts:
     async def count(self, client: str) -> None:
         """Count one failure; raise RateLimited when there was no room. While the store is away none is counted."""
         try:
-            quota = await self._counter.record(client, self._limit)
+            quota = await self._counter.record(client, self.limit)
         except StoreUnavailable as problem:
             self._report(problem)
             return

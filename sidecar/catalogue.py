@@ -38,7 +38,7 @@ Report = Callable[[int | None, str, bool], None]
 
 
 class Catalogue:
-    """Keeps the annotations of all tools; a failed refresh keeps the last ones."""
+    """Keeps the annotations of all tools; a failed refresh keeps the last ones, or those `known` from before."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Catalogue:
         *,
         refresh_s: float,
         report: Report,
+        known: Classes | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._upstream = upstream
@@ -54,7 +55,9 @@ class Catalogue:
         self._refresh_s = refresh_s
         self._report = report
         self._sleep = sleep
-        self._classes: Classes | None = None
+        self.known: Classes | None = known
+        """The class by the name of each tool; None until there was one fetch."""
+        self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._received_bytes = 0
         self.failing = False
@@ -62,13 +65,17 @@ class Catalogue:
 
     def annotated(self, tool: str) -> ToolClass | None:
         """Return the class that the upstream's annotations give this tool (see `ports.ToolCatalogue`)."""
-        if self._classes is None:
+        if self.known is None:
             raise UpstreamNotReady("catalogue_missing")
-        return self._classes.get(tool)
+        return self.known.get(tool)
 
     def start(self) -> None:
         """Begin to fetch, at once and then every `refresh_s`; sooner, and ever less often, after a failure."""
         self._task = asyncio.get_running_loop().create_task(self._keep_fresh())
+
+    async def first_look(self) -> None:
+        """Return when the first fetch is over, well or badly."""
+        await self._tried.wait()
 
     async def aclose(self) -> None:
         """Stop fetching."""
@@ -83,9 +90,9 @@ class Catalogue:
         Raises:
             Denial: the upstream could not be reached, or its answers make no list.
         """
-        before, classes = self._classes, await self._modern_tools()
-        self._classes = await self._legacy_tools() if classes is None else classes
-        return before is not None and self._classes != before
+        before, classes = self.known, await self._modern_tools()
+        self.known = await self._legacy_tools() if classes is None else classes
+        return before is not None and self.known != before
 
     async def _keep_fresh(self) -> None:
         retry_s = _FIRST_RETRY_S
@@ -96,12 +103,14 @@ class Catalogue:
                 self.failing = True
                 why = f"{fault.reason}: {fault.detail or fault.message}" if isinstance(fault, Denial) else repr(fault)
                 self._report(None, why, False)
+                self._tried.set()
                 await self._sleep(min(retry_s, _LONGEST_RETRY_S, self._refresh_s))
                 retry_s *= 2
             else:
                 self.failing = False
-                self._report(len(self._classes or ()), "", changed)
+                self._report(len(self.known or ()), "", changed)
                 retry_s = _FIRST_RETRY_S
+                self._tried.set()
                 await self._sleep(self._refresh_s)
 
     async def _modern_tools(self) -> Classes | None:
@@ -194,12 +203,16 @@ class NoCatalogue:
     """Stands in where the upstream's annotations are not trusted: they say nothing of any tool."""
 
     failing: Final = False
+    known: Final = None
 
     def annotated(self, tool: str) -> ToolClass | None:
         return None
 
     def start(self) -> None:
         """There is nothing to fetch."""
+
+    async def first_look(self) -> None:
+        """There is nothing to wait for."""
 
     async def aclose(self) -> None:
         """There is nothing to stop."""

@@ -31,6 +31,8 @@ class ResilientAdmissions:
     owner before, which never changes. Tokens are proved by their signature; that one was revoked can't be known until
     the store is back.
 
+    `on_failure`, `local_share` and `offline_grace_s` may be changed while it is in use.
+
     `report` hears of failures, and with None that the store is well: at each verdict where `admits_by_writing`, else
     only at the first one after a failure, because a verdict that took no write does not show that one would succeed.
     """
@@ -50,9 +52,9 @@ class ResilientAdmissions:
     ) -> None:
         self._store = store
         self._local = local
-        self._on_failure = on_failure
-        self._share = local_share
-        self._offline_grace_s = offline_grace_s
+        self.on_failure = on_failure
+        self.local_share = local_share
+        self.offline_grace_s = offline_grace_s
         self._clock = clock
         self._monotonic = monotonic  # the grace must not last longer because somebody sets the clock
         self._admits_by_writing = admits_by_writing
@@ -74,7 +76,7 @@ class ResilientAdmissions:
             self._report(None)
         if admission.key_id is not None:
             if verdict.standing == "good":
-                self._vouched_until[admission.key_id] = self._monotonic() + self._offline_grace_s
+                self._vouched_until[admission.key_id] = self._monotonic() + self.offline_grace_s
             else:
                 self._vouched_until.pop(admission.key_id, None)
         for handle in admission.handles:
@@ -93,17 +95,17 @@ class ResilientAdmissions:
 
     def _without_store(self, admission: Admission) -> Verdict:
         now = self._clock()
-        if self._on_failure == "deny":
+        if self.on_failure == "deny":
             raise StoreUnavailable("store_unavailable")
         if admission.key_id is not None and not self._is_vouched_for(admission.key_id):
             raise StoreUnavailable("key_unconfirmed")
         if any((admission.account, handle) not in self._vouched_handles for handle in admission.handles):
             raise StoreUnavailable("handle_unconfirmed")
-        if self._on_failure == "allow":
+        if self.on_failure == "allow":
             return Verdict("good", now)
         asked = [
             (limit, (admission.account, admission.credential_id if limit.per == "credential" else None))
-            for limit in quotas.scaled(admission.limits, self._share)
+            for limit in quotas.scaled(admission.limits, self.local_share)
         ]
         return Verdict("good", now, self._local.spend(asked))
 

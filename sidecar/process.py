@@ -14,15 +14,16 @@ from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.http.listener import request_parser
 from sidecar.edge.telemetry import Telemetry
+from sidecar.reloading import Reloading, Settings
 from sidecar.workers import Supervisor
 
 _NEW_OBJECTS: Final = 20_000
 """So many more than were freed make the garbage collector look."""
 
 
-def serve(config: Config, *, config_warnings: tuple[str, ...] = ()) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code."""
-    return uvloop.run(_serve(config, config_warnings))
+def serve(config: Config, settings: Settings, *, config_warnings: tuple[str, ...] = ()) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code. `settings` is where `config` comes from, and its changes."""
+    return uvloop.run(_serve(config, settings, config_warnings))
 
 
 class Service(Protocol):
@@ -35,37 +36,21 @@ class Service(Protocol):
     async def stop(self, *, delayed: bool) -> None: ...
 
 
-async def run(service: Service, stop: asyncio.Event) -> int:
+async def run(service: Service, stop: asyncio.Event, reloading: Reloading | None = None) -> int:
     """Run until the event, SIGTERM or SIGINT; return the exit code.
 
     SIGTERM comes from an orchestrator, which has to tell others that nothing more is to be sent here; SIGINT from
-    somebody who waits at a terminal.
+    somebody who waits at a terminal. SIGHUP has the settings read again; without `reloading` it does nothing.
     """
     try:
-        return await _run(service, stop)
+        return await _run(service, stop, reloading)
     finally:
         service.telemetry.finish()
 
 
-async def _run(service: Service, stop: asyncio.Event) -> int:
-    loop, received = asyncio.get_running_loop(), list[signal.Signals]()
-
-    def note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Tell of what nobody awaited in our log, without its text; the loop itself would print all of it."""
-        fault = context.get("exception")
-        if fault is None:
-            service.telemetry.event("fault", level="error", problem=context["message"])
-        else:
-            service.telemetry.fault(fault)
-
-    loop.set_exception_handler(note)
-
-    def end(by: signal.Signals) -> None:
-        received.append(by)
-        stop.set()
-
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, end, signal_number)
+async def _run(service: Service, stop: asyncio.Event, reloading: Reloading | None) -> int:
+    received = _listen_to_signals(stop, reloading)
+    _tell_of_faults(service)
     try:
         parser = request_parser()
         if parser != "llhttp":
@@ -76,16 +61,51 @@ async def _run(service: Service, stop: asyncio.Event) -> int:
         service.telemetry.event("start_failed", level="error", problem=detail)
         return 1
     _look_for_garbage_seldom()
+    watching = None if reloading is None else asyncio.create_task(reloading.watch())
     await stop.wait()
+    if watching is not None:
+        watching.cancel()
+        await asyncio.wait((watching,))
     await service.stop(delayed=received[:1] == [signal.SIGTERM])
     return 0
 
 
-async def _serve(config: Config, config_warnings: tuple[str, ...]) -> int:
-    service: Service = Sidecar(config) if config.workers == 1 else Supervisor(config)
+def _listen_to_signals(stop: asyncio.Event, reloading: Reloading | None) -> list[signal.Signals]:
+    """Have signals do what they are for; return where those that end us are noted, in their order."""
+    loop, received = asyncio.get_running_loop(), list[signal.Signals]()
+
+    def end(by: signal.Signals) -> None:
+        received.append(by)
+        stop.set()
+
+    def reload() -> None:
+        if reloading is not None:
+            reloading.ask()
+
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, end, signal_number)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return received
+
+
+def _tell_of_faults(service: Service) -> None:
+    """Tell of what nobody awaited in our log, without its text; the event loop itself would print all of it."""
+
+    def note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        fault = context.get("exception")
+        if fault is None:
+            service.telemetry.event("fault", level="error", problem=context["message"])
+        else:
+            service.telemetry.fault(fault)
+
+    asyncio.get_running_loop().set_exception_handler(note)
+
+
+async def _serve(config: Config, settings: Settings, config_warnings: tuple[str, ...]) -> int:
+    service = Sidecar(config) if config.workers == 1 else Supervisor(config)
     for warning in config_warnings:
         service.telemetry.event("config_warning", level="warning", problem=warning)
-    return await run(service, asyncio.Event())
+    return await run(service, asyncio.Event(), Reloading(settings, service))
 
 
 def _look_for_garbage_seldom() -> None:

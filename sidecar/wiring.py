@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
-from sidecar.catalogue import Catalogue, NoCatalogue, ToolClasses
+from sidecar.authenticators import JwtAuthenticator
+from sidecar.catalogue import Catalogue, Classes, NoCatalogue, ToolClasses
 from sidecar.config import Config, IssuerConfig
-from sidecar.edge import embedded
-from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.front import Front
 from sidecar.edge.identity_file import load_or_make
-from sidecar.edge.jwks import KeySets, KeySource
-from sidecar.edge.redis import RedisStore
 from sidecar.edge.telemetry import Telemetry
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.gateway import Gateway
 from sidecar.handover import Handover
 from sidecar.keyring import Keyring
-from sidecar.model import BearerToken, Headers, IdentityKey, Limit, PresentedKey, Principal
-from sidecar.offline import ResilientAdmissions
+from sidecar.lasting import Lasting
+from sidecar.model import BearerToken, Headers, IdentityKey, PresentedKey, Principal
 from sidecar.policy import outbound
 from sidecar.policy.browsers import Browsers
 from sidecar.policy.discovery import Discovery
 from sidecar.policy.identity import Signer, identity_headers
 from sidecar.policy.plans import Plans
-from sidecar.policy.quotas import Limits, StreamLimit
+from sidecar.policy.quotas import Limits
 from sidecar.policy.tokens import IssuerPolicy
 from sidecar.policy.tools import ToolLists
 from sidecar.ports import ToolCatalogue
@@ -42,37 +37,6 @@ from sidecar.stores import Store
 _NONCE_BYTES: Final = 16
 _OWN_SUBJECT: Final = "sidecar"
 """`X-Auth-Subject` of the requests that the sidecar makes for itself; no key and no user is called so."""
-
-
-@contextlib.asynccontextmanager
-async def open_store(config: Config, note_trip: Callable[[float], None] = lambda _: None) -> AsyncIterator[Store]:
-    """Open the configured store, and close it at the end; `note_trip` hears how many seconds each way to it took.
-
-    Raises:
-        StoreUnavailable: the embedded store's file can't be used.
-    """
-    path = config.store.sqlite_path
-    store: Store = (
-        await EmbeddedStore.open(path, clock=time.time, note_change=note_trip)
-        if path is not None
-        else RedisStore.from_url(config.store.url, note_trip=note_trip)
-    )
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
-@contextlib.contextmanager
-def sole_server(config: Config) -> Iterator[None]:
-    """Be the only process that serves with the embedded store; a shared store needs no such thing.
-
-    Raises:
-        StoreUnavailable: there is another.
-    """
-    path = config.store.sqlite_path
-    with embedded.sole_server(path) if path is not None else contextlib.nullcontext():
-        yield
 
 
 def keyring(config: Config, store: Store, hasher: BcryptHasher) -> Keyring:
@@ -88,14 +52,6 @@ def keyring(config: Config, store: Store, hasher: BcryptHasher) -> Keyring:
         clock=time.time,
         entropy=secrets.token_bytes,
     )
-
-
-def key_sets(config: Config, telemetry: Telemetry) -> KeySets:
-    """Return the issuers' key sets, not yet fetched."""
-    sources = {issuer.issuer: _key_source(issuer) for issuer in config.jwt.issuers}
-    sets = KeySets(sources, report=telemetry.key_set)
-    telemetry.watched.key_sets = sets.states
-    return sets
 
 
 def upstream(config: Config) -> UpstreamClient:
@@ -122,15 +78,20 @@ def identity_keys(config: Config) -> tuple[IdentityKey, ...]:
     return (load_or_make(Path(path).parent, config.identity.algorithm),)
 
 
-def catalogue(config: Config, client: UpstreamClient, signer: Signer, telemetry: Telemetry) -> Catalogue | NoCatalogue:
-    """Return what will know the upstream's annotations, or nothing where they are not trusted."""
+def catalogue(
+    config: Config, client: UpstreamClient, signer: Signer, telemetry: Telemetry, *, known: Classes | None
+) -> Catalogue | NoCatalogue:
+    """Return what will know the upstream's annotations, or nothing where they are not trusted.
+
+    `known` is what was found out of the same upstream before.
+    """
     if not config.access.trust_annotations:
         return NoCatalogue()
 
     def sign(method: str, lines: Headers, body: bytes | None) -> tuple[str, Headers]:
         return _signed(config, signer, method, lines, body, _own_identity(config.catalogue.account))
 
-    return Catalogue(client, sign, refresh_s=config.catalogue.refresh_s, report=telemetry.catalogue)
+    return Catalogue(client, sign, refresh_s=config.catalogue.refresh_s, report=telemetry.catalogue, known=known)
 
 
 def tool_classes(config: Config, catalogue: ToolCatalogue) -> ToolClasses:
@@ -175,61 +136,34 @@ def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
     return Front(browsers, discovery, identity_keys)
 
 
-def gateway(
-    config: Config,
-    *,
-    store: Store,
-    hasher: BcryptHasher,
-    key_sets: KeySets,
-    signer: Signer,
-    tools: ToolClasses,
-    stream_limit: StreamLimit,
-    telemetry: Telemetry,
-) -> Gateway:
+def gateway(config: Config, lasting: Lasting, signer: Signer, tools: ToolClasses) -> Gateway:
     """Return the hot path."""
-    clock = time.time
-    limit = config.limits.failed_auth
-    failed = Limit("failed_auth", limit.requests, limit.window_s, per="address")
-    failures = FailedAttempts(store, failed, clock, report=telemetry.store)
-    lookups = telemetry.watched.lookups
-    process_secret = secrets.token_bytes(32)
-    keys = ApiKeyAuthenticator(
-        store, hasher, failures, clock=clock, process_secret=process_secret, lookups=lookups["key"]
-    )
     policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
-    needs_store = config.limits.on_store_failure == "deny"
-    tokens = JwtAuthenticator(policies, key_sets, store, clock, require_store=needs_store, lookups=lookups["token"])
+    tokens = JwtAuthenticator(
+        policies,
+        lasting.key_sets,
+        lasting.store,
+        time.time,
+        require_store=config.limits.on_store_failure == "deny",
+        lookups=lasting.token_lookups,
+    )
     path, query = _target(config)
     return Gateway(
-        authenticators={BearerToken: tokens, PresentedKey: keys},
-        keys=keys,
-        failures=failures,
+        authenticators={BearerToken: tokens, PresentedKey: lasting.keys},
+        keys=lasting.keys,
+        failures=lasting.failures,
         tools=tools,
         limits=Limits(config.limits.policies),
-        stream_limit=stream_limit,
-        admissions=_admissions(config, store, telemetry),
+        stream_limit=lasting.stream_limit,
+        admissions=lasting.admissions,
         signer=signer,
         upstream_path=path,
         upstream_query=query,
         pass_headers=frozenset(name.lower() for name in config.upstream.pass_headers),
         plans=Plans(filter_lists=config.access.filter_lists, session_idle_s=config.sessions.idle_s),
         session_idle_s=config.sessions.idle_s,
-        clock=clock,
-        nonce=_nonce,
-    )
-
-
-def _admissions(config: Config, store: Store, telemetry: Telemetry) -> ResilientAdmissions:
-    return ResilientAdmissions(
-        store,
-        MemoryLimits(time.time),
-        on_failure=config.limits.on_store_failure,
-        local_share=config.limits.local_share,
-        offline_grace_s=config.api_keys.offline_grace_s,
         clock=time.time,
-        monotonic=time.monotonic,
-        admits_by_writing=config.store.sqlite_path is None,
-        report=telemetry.store,
+        nonce=_nonce,
     )
 
 
@@ -262,10 +196,6 @@ def _own_identity(account: str | None) -> tuple[tuple[str, str], ...]:
     if account is None:
         return (("X-Request-Id", request_id),)
     return identity_headers(account=account, scopes=(), kind="api_key", subject=_OWN_SUBJECT, request_id=request_id)
-
-
-def _key_source(issuer: IssuerConfig) -> KeySource:
-    return KeySource(url=issuer.jwks_url, file=issuer.jwks_file, secret=issuer.secret)
 
 
 def _issuer_policy(issuer: IssuerConfig) -> IssuerPolicy:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import uvloop
 
 from sidecar.app import Sidecar
+from sidecar.config import Config
 from sidecar.edge.telemetry import Family
 from sidecar.edge.worker_link import SupervisorLink
 from sidecar.process import run
@@ -42,7 +43,7 @@ class Worker:
         self._answering.cancel()
 
     async def _answer(self) -> None:
-        await self._supervisor.answer({"readiness": self._readiness, "metrics": self._metrics})
+        await self._supervisor.answer({"readiness": self._readiness, "metrics": self._metrics, "reload": self._reload})
         self._orphaned = True
         self._stop.set()  # before the line is written: the log's reader may be gone, too
         self.telemetry.event("supervisor_lost", level="error")
@@ -50,6 +51,14 @@ class Worker:
     async def _readiness(self) -> tuple[str, Any]:
         found = await self._sidecar.readiness()
         return found.status, found.checks
+
+    async def _reload(self, config: Config) -> str | None:
+        """Return why these settings can't take effect; None when they have."""
+        try:
+            await self._sidecar.reload(config)
+        except (OSError, ValueError) as problem:
+            return str(problem)
+        return None
 
     async def _metrics(self) -> list[Family]:
         return self.telemetry.families()

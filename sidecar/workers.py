@@ -50,6 +50,7 @@ class Supervisor:
         self._parts = contextlib.AsyncExitStack()
         self._phase: Literal["starting", "serving", "draining"] = "starting"
         self._stop_signal = signal.SIGINT
+        self._port: int
         self._workers: dict[int, WorkerProcess] = {}
         self._counts: dict[int, list[Family]] = {}
         """What each worker counted when it was last asked."""
@@ -68,8 +69,7 @@ class Supervisor:
             await self._start_admin()
             address = await self._parts.enter_async_context(_reserved(self._config.listen))
             self.public_url_bound = http_url(address)
-            # From here on the port is a fixed one, which every worker has to find.
-            self._config = replace(self._config, listen=replace(self._config.listen, port=address[1]))
+            self._port = address[1]
             self._parts.push_async_callback(self._stop_workers)
             await self._start_workers()
         except BaseException:
@@ -89,6 +89,29 @@ class Supervisor:
         await self._parts.aclose()
         self.telemetry.event("stopped")
 
+    @property
+    def config(self) -> Config:
+        """The settings that hold now."""
+        return self._config
+
+    async def reload(self, config: Config) -> None:
+        """Have every worker go by other settings from the next request on, and whoever takes its place.
+
+        Raises:
+            OSError: a worker can't; it and those after it keep the old ones, and the others go back to them.
+        """
+        before, self._config = self._config, config
+        try:
+            for number in tuple(self._workers):
+                await self._hand_over(number, config)
+        except ChildProcessError:
+            self._config = before
+            for number in tuple(self._workers):
+                with contextlib.suppress(ChildProcessError):
+                    await self._hand_over(number, before)
+            raise
+        self.telemetry.use(level=config.log.level, access=config.log.access)
+
     async def readiness(self) -> Readiness:
         """Find out whether requests should be sent here: the system picks the worker, so it takes all of them."""
         if self._phase != "serving":
@@ -99,6 +122,16 @@ class Supervisor:
         """Return the metrics of all processes together. Who does not answer counts as it last did."""
         await asyncio.gather(*map(self._count_if_it_answers, self._workers))
         return telemetry_sum.exposition([self.telemetry.families(), self._ended_counts, *self._counts.values()])
+
+    async def _hand_over(self, number: int, config: Config) -> None:
+        with contextlib.suppress(ConnectionError):  # whoever takes its place begins with them
+            problem = await self._workers[number].ask("reload", self._for_workers(config))
+            if problem is not None:
+                raise ChildProcessError(f"worker {number}: {problem}")
+
+    def _for_workers(self, config: Config) -> Config:
+        """Name the port that the system chose: every worker has to find the same one."""
+        return replace(config, listen=replace(config.listen, port=self._port))
 
     async def _readiness_of(self, number: int) -> Readiness:
         try:
@@ -143,13 +176,16 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(number)) for number in numbers]
 
     async def _begin(self, number: int) -> None:
-        worker = self._workers[number] = await WorkerProcess.begin(self._module, (number, self._config))
+        config = self._config
+        worker = self._workers[number] = await WorkerProcess.begin(self._module, (number, self._for_workers(config)))
         try:
             async with asyncio.timeout(_STARTS_WITHIN_S):
                 await self._count(number)
         except TimeoutError as silence:
             worker.send_signal(signal.SIGKILL)
             raise ChildProcessError(f"no answer within {_STARTS_WITHIN_S:.0f} s") from silence
+        if config is not self._config:
+            await self._hand_over(number, self._config)  # they have changed while it started
         self.telemetry.event("worker_started", worker=number, pid=worker.pid)
 
     async def _keep(self, number: int) -> None:

@@ -11,7 +11,7 @@ import yaml
 from sidecar import process
 from sidecar.cli.grammar import Commands, command
 from sidecar.cli.output import CommandError, Outcome, write_warnings
-from sidecar.cli.settings import load_settings
+from sidecar.cli.settings import SettingsFiles, load_settings
 from sidecar.config import ConfigError, settings, warnings
 
 _DEMO_PACKAGES: Final = ("mcp", "uvicorn")
@@ -54,8 +54,9 @@ def _serve(args: argparse.Namespace) -> int:
     overrides = {} if args.upstream is None else {"upstream.url": args.upstream}
     if args.listen is not None:
         overrides["listen.host"], overrides["listen.port"] = args.listen
-    config, missing = load_settings(args, overrides)
-    return process.serve(config, config_warnings=(*missing, *warnings(config)))
+    files = SettingsFiles(args, overrides)
+    config, missing = files.load()
+    return process.serve(config, files, config_warnings=(*missing, *warnings(config)))
 
 
 def _read_listen(text: str) -> tuple[str, str]:

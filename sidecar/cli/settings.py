@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,30 +21,67 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def load_settings(args: argparse.Namespace, overrides: Mapping[str, str] = _NOTHING) -> tuple[Config, tuple[str, ...]]:
-    """Return the settings, and a warning when they are the built-in ones for want of a file.
+    """Return the settings and a warning or none, as `SettingsFiles.load` does."""
+    return SettingsFiles(args, overrides).load()
+
+
+class SettingsFiles:
+    """The file that a command was told to go by, and those that it names.
 
     `overrides` has values by dotted key that come before the file's.
-
-    Raises:
-        ConfigError: naming every problem; a file that was asked for and is not there is one.
     """
-    path = getattr(args, "config", None)
-    text = ""
-    warnings: tuple[str, ...] = ()
+
+    def __init__(self, args: argparse.Namespace, overrides: Mapping[str, str] = _NOTHING) -> None:
+        self.contents: Mapping[str, bytes | None] = {}
+        """A digest of each file when it was last read, by path; None for one that could not be."""
+        self._path: str | None = getattr(args, "config", None)
+        self._overrides = overrides
+
+    def load(self) -> tuple[Config, tuple[str, ...]]:
+        """Return the settings, and a warning when they are the built-in ones for want of a file.
+
+        Raises:
+            ConfigError: naming every problem; a file that was asked for and is not there is one.
+        """
+        path = self._path or DEFAULT_FILE
+        read: dict[str, bytes | None] = {path: None}
+        self.contents = read
+
+        def read_file(name: str) -> bytes:
+            read[name] = None
+            content = Path(name).read_bytes()
+            read[name] = _digest(content)
+            return content
+
+        text = ""
+        missing: tuple[str, ...] = ()
+        try:
+            text = read_file(path).decode("utf-8")
+        except FileNotFoundError as error:
+            if self._path is not None:
+                raise _unreadable(path, "there is no such file") from error
+            missing = (_NO_FILE,)
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path, f"can't be read: {error}") from error
+        return load(text, os.environ, read_file, overrides=self._overrides), missing
+
+    def look(self) -> Mapping[str, bytes | None]:
+        """Return what is in the same files now. What is no file, such as a pipe, is read once and not looked at."""
+        return {path: _digest_of(path, last) for path, last in self.contents.items()}
+
+
+def _digest_of(path: str, last: bytes | None) -> bytes | None:
     try:
-        text = Path(path or DEFAULT_FILE).read_text("utf-8")
-    except FileNotFoundError as error:
-        if path is not None:
-            raise _unreadable(path, "there is no such file") from error
-        warnings = (_NO_FILE,)
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path or DEFAULT_FILE, f"can't be read: {error}") from error
-    return load(text, os.environ, _read_file, overrides=overrides), warnings
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return last
+        return _digest(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _unreadable(path: str, why: str) -> ConfigError:
     return ConfigError((Problem("", None, f"{path}: {why}"),))
-
-
-def _read_file(path: str) -> bytes:
-    return Path(path).read_bytes()

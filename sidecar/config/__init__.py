@@ -14,6 +14,7 @@ from sidecar.config.advice import warnings
 from sidecar.config.crosscheck import CROSS_RULES
 from sidecar.config.document import ConfigError, Problem, ReadFile
 from sidecar.config.reader import listing, read, section
+from sidecar.config.restart import changed, settled
 from sidecar.config.sections import (
     AccessConfig,
     AdminConfig,
@@ -57,9 +58,11 @@ __all__ = [
     "StreamsConfig",
     "ToolsConfig",
     "UpstreamConfig",
+    "changed",
     "defaults",
     "load",
     "settings",
+    "settled",
     "warnings",
 ]
 

@@ -24,11 +24,11 @@ _HASH: Final = re.compile(r"\$2b\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}")
 
 
 class BcryptHasher:
-    """`ports.SecretHasher` on bcrypt. One core is left to the event loop."""
+    """`ports.SecretHasher` on bcrypt. One core is left to the event loop. `cost` may be changed while it is in use."""
 
     def __init__(self, cost: int, *, threads: int | None = None, max_waiting: int = 64) -> None:
         workers = threads or max(1, (os.cpu_count() or 1) - 1)
-        self._cost = cost
+        self.cost = cost
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="bcrypt")
         self._room = BoundedSemaphore(workers + max_waiting)
 
@@ -38,7 +38,7 @@ class BcryptHasher:
         Raises:
             Overloaded: when too many are waiting.
         """
-        return (await self._run(_hash, _digest(secret), self._cost)).decode("ascii")
+        return (await self._run(_hash, _digest(secret), self.cost)).decode("ascii")
 
     async def verify(self, secret: str, secret_hash: str) -> bool:
         """Tell whether the secret made this hash; a hash that is none of ours was made by nothing.

@@ -54,10 +54,9 @@ class Telemetry:
         worker: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._writes_of = {level_of: access and _LEVELS[level_of] >= _LEVELS[level] for level_of in _LEVELS}
         self._worker = {} if worker is None else {"worker": worker}
         self._sink = LineSink(sink, is_shared=worker is not None)
-        self._log = _logger(self._sink, _LEVELS[level]).bind(**self._worker)
+        self.use(level=level, access=access)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Requests(self.registry)
@@ -88,6 +87,11 @@ class Telemetry:
         self._faults = Counter("sidecar_faults", "Faults of ours that nobody foresaw.", registry=self.registry)
         dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
         dropped.set_function(lambda: self._sink.dropped)
+
+    def use(self, *, level: str, access: bool) -> None:
+        """Write lines of this level and above from now on, and of requests too where `access`."""
+        self._writes_of = {level_of: access and _LEVELS[level_of] >= _LEVELS[level] for level_of in _LEVELS}
+        self._log = _logger(self._sink, _LEVELS[level]).bind(**self._worker)
 
     def event(self, name: str, *, level: str = "info", **members: Any) -> None:
         """Write one line that is not a request's."""

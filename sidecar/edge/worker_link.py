@@ -2,7 +2,8 @@
 
 The line is a socket pair, the worker's standard input. First comes the job: its length in 4 bytes, then a pickle, so
 that secrets stand neither in arguments nor in the environment. Then the supervisor asks in lines, `<number> <what>`,
-and the worker answers `<number> <JSON>` in any order. Its end tells either side that the other one is gone.
+or `<number> <what> <base64 of a pickle>` where there is something to hand over, and the worker answers
+`<number> <JSON>` in any order. Its end tells either side that the other one is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -64,8 +66,8 @@ class WorkerProcess:
         writer.write(len(data).to_bytes(_LENGTH_BYTES) + data)
         return cls(process, reader, writer)
 
-    async def ask(self, what: str) -> Any:
-        """Return the answer, however long it takes.
+    async def ask(self, what: str, *about: object) -> Any:
+        """Return the answer, however long it takes. `about` is handed over with the question, one thing or nothing.
 
         Raises:
             ConnectionError: the worker has ended, or ends before it answers.
@@ -74,7 +76,8 @@ class WorkerProcess:
             raise ConnectionResetError("the worker has ended")
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._writer.write(f"{number} {what}\n".encode())
+        words = [str(number), what, *(b64encode(pickle.dumps(thing)).decode() for thing in about)]
+        self._writer.write(" ".join(words).encode() + b"\n")
         try:
             return await answer
         finally:
@@ -124,14 +127,15 @@ class SupervisorLink:
         job = pickle.loads(await reader.readexactly(length))  # noqa: S301 - our own parent's, and nobody else holds the line
         return cls(reader, writer), job
 
-    async def answer(self, answers: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
+    async def answer(self, answers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
         """Answer what is asked until the supervisor is gone."""
         with contextlib.suppress(ConnectionError):
             async for line in self._reader:
-                number, what = line.decode().split()
-                task = asyncio.create_task(self._answer(number, answers[what]))
+                number, what, *about = line.decode().split()
+                things = [pickle.loads(b64decode(thing)) for thing in about]  # noqa: S301 - as above
+                task = asyncio.create_task(self._answer(number, answers[what](*things)))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, number: str, find: Callable[[], Awaitable[Any]]) -> None:
-        self._writer.write(b"%b %b\n" % (number.encode(), orjson.dumps(await find())))
+    async def _answer(self, number: str, answer: Awaitable[Any]) -> None:
+        self._writer.write(b"%b %b\n" % (number.encode(), orjson.dumps(await answer)))

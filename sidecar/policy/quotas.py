@@ -54,10 +54,13 @@ class Limits:
 
 
 class StreamLimit:
-    """How many streams that go on for ever a credential may have open in this process."""
+    """How many streams that go on for ever a credential may have open in this process.
+
+    `per_credential` may be changed while it is in use: what is open stays open.
+    """
 
     def __init__(self, per_credential: int) -> None:
-        self._limit = Limit("streams", per_credential, 1, per="credential")
+        self.per_credential = per_credential
         self._held: Counter[str] = Counter()
 
     def reserve(self, principal: Principal, action: Action, now: float) -> bool:
@@ -68,8 +71,9 @@ class StreamLimit:
         """
         if not is_endless(action):
             return False
-        if self._held[principal.credential_id] >= self._limit.requests:
-            raise refusal((Quota(self._limit, 0, 1.0, 1.0),), now)
+        if self._held[principal.credential_id] >= self.per_credential:
+            limit = Limit("streams", self.per_credential, 1, per="credential")
+            raise refusal((Quota(limit, 0, 1.0, 1.0),), now)
         self._held[principal.credential_id] += 1
         return True
 

@@ -219,7 +219,7 @@ async def test_these_are_all_paths_that_there_are(start: Start, monkeypatch: pyt
             super().__init__(**parts)
             servers.append(self)
 
-    monkeypatch.setattr("sidecar.app.PublicServer", Noted)
+    monkeypatch.setattr("sidecar.generation.PublicServer", Noted)
     await start(routes=ROUTES)
     [server] = servers
     management = {KEYS + below.replace("{id}", KEY.rpartition("/")[2]) for below in RESOURCES}

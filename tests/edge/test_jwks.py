@@ -255,3 +255,43 @@ async def test_of_a_shared_secret_nothing_is_told_and_of_a_set_never_fetched_no_
     async with keeping(issuer.url, DISCOVERY) as keeper:
         never = keeper.keys.states()[issuer.url]
         assert (never.keys, never.age_s, never.stale_s, never.fetches, never.failed_fetches) == (0, None, 0.0, 0, 1)
+
+
+async def test_other_sources_are_fetched_before_they_hold_and_what_has_not_changed_keeps_its_keys(
+    issuer: FailingIssuer, tmp_path: Path
+) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps(issuer.documents()[KEY_SET]))
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        await keeper.keys.use({issuer.url: DISCOVERY, "https://other.example": KeySource(file=str(file))})
+        assert issuer.requests[KEY_SET] == 1
+        for name in (issuer.url, "https://other.example"):
+            assert await keeper.keys.find(name, kid(issuer), "ES256")
+        assert keeper.keys.status() == {issuer.url: "ok", "https://other.example": "ok"}
+        issuer.rotate()
+        await keeper.keys.use({issuer.url: KeySource(url=f"{issuer.url}{KEY_SET}")})
+        assert keeper.keys.status() == {issuer.url: "ok"}
+        assert issuer.requests[KEY_SET] == 2
+        assert await keeper.keys.find(issuer.url, kid(issuer), "ES256")
+        assert await keeper.keys.find("https://other.example", kid(issuer), "ES256") is None
+
+
+async def test_who_waits_for_a_fetch_from_a_source_that_is_given_up_hears_its_outcome(issuer: FailingIssuer) -> None:
+    async with keeping(issuer.url, DISCOVERY) as keeper:
+        issuer.rotate()
+        issuer.gate = asyncio.Event()
+        issuer.asked.clear()
+        asking = asyncio.create_task(keeper.keys.find(issuer.url, kid(issuer), "ES256"))
+        await issuer.asked.wait()
+        changing = asyncio.create_task(keeper.keys.use({}))
+        await asyncio.sleep(0)
+        issuer.gate.set()
+        assert await asking
+        await changing
+        assert keeper.keys.status() == {}
+
+
+async def test_a_new_source_that_does_not_answer_is_taken_up_and_asked_again(issuer: FailingIssuer) -> None:
+    async with keeping(issuer.url, DISCOVERY, timeout_s=0.1) as keeper:
+        await keeper.keys.use({issuer.url: DISCOVERY, "http://127.0.0.1:9": KeySource(url="http://127.0.0.1:9/jwks")})
+        assert keeper.keys.status() == {issuer.url: "ok", "http://127.0.0.1:9": "unavailable"}

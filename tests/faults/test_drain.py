@@ -171,5 +171,7 @@ async def _is_refused(service: Service) -> bool:
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # the port closed in this moment
+        return False
     writer.close()
     return False

@@ -76,14 +76,19 @@ class PublicServer:
         self._streams = streams
         self._stream_limit = stream_limit
         self._acts: set[asyncio.Future[RestAnswer]] = set()
-
-    def end_streams(self) -> None:
-        """End, cleanly, the answers that would go on for ever; the others are left to end by themselves."""
-        self._streams.end_endless()
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
 
     async def finish_acts(self) -> None:
         """Return when the management calls that have begun are done, also those whose clients have left."""
         await asyncio.gather(*self._acts, return_exceptions=True)
+
+    async def finish(self) -> None:
+        """Return when every request has been answered, for when no more are brought here."""
+        while self._under_way:
+            self._none_under_way.clear()
+            await self._none_under_way.wait()
+        await self.finish_acts()
 
     async def handle(self, request: Request) -> None:
         """Answer one request."""
@@ -107,6 +112,7 @@ class PublicServer:
         """Have the request answered; whatever comes of it, the log gets its line."""
         forwards = route is not None and exchange.facts.method in _ROUTE_METHODS
         outcome, status = FORWARDED if forwards else ANSWERED, None
+        self._under_way += 1
         try:
             await self._answer(exchange, label, route, answer)
             status = exchange.request.status
@@ -115,6 +121,9 @@ class PublicServer:
             outcome = _left(exchange, outcome)
             raise
         finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
                 self._stream_limit.release(exchange.progress.principal)
             exchange.hold(0)
@@ -217,12 +226,7 @@ class PublicServer:
         try:
             with self._streams.open(exchange, answer):
                 await relay(
-                    exchange.request,
-                    answer.status,
-                    lines,
-                    pieces,
-                    length=length,
-                    ended=lambda: exchange.ended_by is not None,
+                    exchange.request, answer.status, lines, pieces, length=length, ended=lambda: bool(exchange.ended_by)
                 )
         finally:
             self._observer.stream_closed(route.path)

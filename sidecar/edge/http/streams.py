@@ -67,6 +67,8 @@ class OpenStreams:
     Expiry ends the streams that would go on for ever (GET, and `subscriptions/listen` since 2026-07-28), and so does
     our own end; revocation ends every stream, and gives every request whose answer has not begun its refusal. Streams
     end cleanly, but where the client does not read: then its connection ends with the stream.
+
+    `offline_grace_s` may be changed while it is in use.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class OpenStreams:
         self._changes = changes
         self._recheck = recheck
         self._observer = observer
-        self._offline_grace_s = offline_grace_s
+        self.offline_grace_s = offline_grace_s
         self._clock = clock
         self._sleep = sleep
         self._answers: _Answers = {}
@@ -148,7 +150,7 @@ class OpenStreams:
                 away_since = None
             except StoreUnavailable:  # asked again in a moment, from the same place on
                 away_since = self._clock() if away_since is None else away_since
-                if self._clock() - away_since > self._offline_grace_s:
+                if self._clock() - away_since > self.offline_grace_s:
                     await self._end_unconfirmed()
             except Exception as fault:  # a watch that stops would let revoked streams run on
                 since = None

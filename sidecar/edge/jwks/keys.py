@@ -54,26 +54,42 @@ class KeySets:
         jitter: Callable[[], float] = _spread,
     ) -> None:
         self._http = Http()
+        self._report = report
+        self._timeout_s = timeout_s
         self._sleep = sleep
         self._clock = clock
-        self._issuers: dict[str, FetchedKeys | _SharedSecret] = {}
-        for issuer, source in sources.items():
-            if source.secret is not None:
-                self._issuers[issuer] = _SharedSecret(source.secret)
-            else:
-                load = self._loader(issuer, source)
-                self._issuers[issuer] = FetchedKeys(issuer, load, report, timeout_s, clock, jitter)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._jitter = jitter
+        self._sources = dict(sources)
+        self._issuers = {issuer: self._keys_of(issuer, source) for issuer, source in sources.items()}
+        self._keepers: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Begin to fetch. Returns at once: who asks for a key meanwhile waits for the fetch."""
         self._http.open()
-        fetched = [keys for keys in self._issuers.values() if isinstance(keys, FetchedKeys)]
-        self._tasks = [asyncio.create_task(self._keep_fresh(keys)) for keys in fetched]
+        for issuer, keys in self._issuers.items():
+            self._keep(issuer, keys)
+
+    async def use(self, sources: Mapping[str, KeySource]) -> None:
+        """Go by these sources from now on, once what is new among them was fetched, well or badly.
+
+        An issuer whose source is as it was keeps its keys.
+        """
+        changed = {issuer: source for issuer, source in sources.items() if self._sources.get(issuer) != source}
+        new = {issuer: self._keys_of(issuer, source) for issuer, source in changed.items()}
+        await asyncio.gather(*[keys.fetch() for keys in new.values()])
+        kept = {issuer: keys for issuer, keys in self._issuers.items() if issuer in sources and issuer not in new}
+        gone = [keys for issuer, keys in self._issuers.items() if issuer not in kept]
+        self._sources, self._issuers = dict(sources), kept | new
+        for issuer in self._keepers.keys() - kept.keys():
+            self._keepers.pop(issuer).cancel()
+        for issuer, keys in new.items():
+            self._keep(issuer, keys)
+        if waited_for := [task for keys in gone for task in keys.fetching()]:
+            await asyncio.wait(waited_for)
 
     async def aclose(self) -> None:
         """Stop fetching and let go of every connection."""
-        tasks = self._tasks + [task for keys in self._issuers.values() for task in keys.fetching()]
+        tasks = [*self._keepers.values(), *[task for keys in self._issuers.values() for task in keys.fetching()]]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,6 +117,16 @@ class KeySets:
         """Tell of each issuer whose keys are fetched how they are doing."""
         return {issuer: keys.state() for issuer, keys in self._issuers.items() if isinstance(keys, FetchedKeys)}
 
+    def _keys_of(self, issuer: str, source: KeySource) -> FetchedKeys | _SharedSecret:
+        if source.secret is not None:
+            return _SharedSecret(source.secret)
+        load = self._loader(issuer, source)
+        return FetchedKeys(issuer, load, self._report, self._timeout_s, self._clock, self._jitter)
+
+    def _keep(self, issuer: str, keys: FetchedKeys | _SharedSecret) -> None:
+        if isinstance(keys, FetchedKeys):
+            self._keepers[issuer] = asyncio.create_task(self._keep_fresh(keys))
+
     async def _keep_fresh(self, keys: FetchedKeys) -> None:
         while True:
             if self._clock() >= keys.due_at:
@@ -126,6 +152,9 @@ class _SharedSecret:
 
     def status(self) -> Status:
         return "ok"
+
+    async def fetch(self) -> None:
+        """There is nothing to fetch."""
 
     def fetching(self) -> list[asyncio.Task[None]]:
         return []

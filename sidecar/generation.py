@@ -1,0 +1,89 @@
+"""All that goes by one `Config`. Changed settings make a new one beside the old one, which then comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from sidecar import wiring
+from sidecar.catalogue import Classes
+from sidecar.config import Config
+from sidecar.edge.http.server import PublicServer
+from sidecar.edge.telemetry import Telemetry
+from sidecar.lasting import Lasting
+from sidecar.management import ManagementApi
+from sidecar.policy.identity import Signer
+
+_CATALOGUE_S: Final = 5.0
+"""How long a new upstream may take to name its tools before it is asked for the first call."""
+
+
+class Generation:
+    """What one `Config` makes of requests. Each is answered by the generation that it began in, to its end.
+
+    Raises:
+        OSError, ValueError: a key of it can't be used.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        lasting: Lasting,
+        *,
+        telemetry: Telemetry,
+        body_timeout_s: float,
+        before: Generation | None = None,
+    ) -> None:
+        self.config = config
+        self.upstream = wiring.upstream(config)
+        keys = wiring.identity_keys(config)
+        self.identity_key = keys[0]
+        signer = Signer(keys, authority=self.upstream.authority, ttl_s=config.identity.ttl_s)
+        self.catalogue = wiring.catalogue(config, self.upstream, signer, telemetry, known=_known(config, before))
+        self.keyring = wiring.keyring(config, lasting.store, lasting.hasher)
+        tools = wiring.tool_classes(config, self.catalogue)
+        self.gateway = wiring.gateway(config, lasting, signer, tools)
+        rule = config.api_keys.management
+        self.server = PublicServer(
+            routes=config.routes,
+            gateway=self.gateway,
+            streams=lasting.streams,
+            stream_limit=lasting.stream_limit,
+            management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
+            upstream=self.upstream,
+            handover=wiring.handover(config, store=lasting.store, tools=tools, client=self.upstream, signer=signer),
+            front=wiring.front(config, signer.jwks()),
+            observer=telemetry,
+            max_body_bytes=config.max_body_bytes,
+            stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
+            trusted_proxies=config.trusted_proxies,
+            body_timeout_s=body_timeout_s,
+        )
+
+    async def prepare(self) -> None:
+        """Begin to ask the upstream for its tools. Where none are known of it, wait for the answer for a moment."""
+        self.catalogue.start()
+        if self.catalogue.known is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CATALOGUE_S):
+                    await self.catalogue.first_look()
+
+    async def retire(self) -> None:
+        """Let go of everything when the last request has been answered."""
+        await self.catalogue.aclose()
+        await self.server.finish()
+        await self.upstream.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of everything now."""
+        await self.catalogue.aclose()
+        await self.upstream.aclose()
+
+
+def _known(config: Config, before: Generation | None) -> Classes | None:
+    """Return what is known already of the tools of the upstream, if it is the same one."""
+    if before is None:
+        return None
+    now, then = config.upstream, before.config.upstream
+    return before.catalogue.known if (now.url, now.socket) == (then.url, then.socket) else None

@@ -1,0 +1,146 @@
+"""What outlives a change of the settings: what was opened, and what was learnt since the start."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
+from sidecar.bounded import Lookups
+from sidecar.config import Config
+from sidecar.edge import embedded
+from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
+from sidecar.edge.hashing import BcryptHasher
+from sidecar.edge.http.streams import OpenStreams
+from sidecar.edge.jwks import KeySets, KeySource
+from sidecar.edge.redis import RedisStore
+from sidecar.edge.telemetry import Telemetry
+from sidecar.model import Limit, Principal
+from sidecar.offline import ResilientAdmissions
+from sidecar.policy.quotas import StreamLimit
+from sidecar.stores import Store
+
+_PROCESS_SECRET_BYTES: Final = 32
+
+
+@contextlib.asynccontextmanager
+async def open_store(config: Config, note_trip: Callable[[float], None] = lambda _: None) -> AsyncIterator[Store]:
+    """Open the configured store, and close it at the end; `note_trip` hears how many seconds each way to it took.
+
+    Raises:
+        StoreUnavailable: the embedded store's file can't be used.
+    """
+    path = config.store.sqlite_path
+    store: Store = (
+        await EmbeddedStore.open(path, clock=time.time, note_change=note_trip)
+        if path is not None
+        else RedisStore.from_url(config.store.url, note_trip=note_trip)
+    )
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@contextlib.contextmanager
+def sole_server(config: Config) -> Iterator[None]:
+    """Be the only process that serves with the embedded store; a shared store needs no such thing.
+
+    Raises:
+        StoreUnavailable: there is another.
+    """
+    path = config.store.sqlite_path
+    with embedded.sole_server(path) if path is not None else contextlib.nullcontext():
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlives a change of the settings: what was opened, and what was learnt since the start."""
+
+    store: Store
+    hasher: BcryptHasher
+    key_sets: KeySets
+    failures: FailedAttempts
+    keys: ApiKeyAuthenticator
+    admissions: ResilientAdmissions
+    stream_limit: StreamLimit
+    streams: OpenStreams
+    token_lookups: Lookups
+
+    def go_by(self, config: Config) -> None:
+        """Use other settings from now on, but for the key sets, which have to be fetched."""
+        self.hasher.cost = config.api_keys.bcrypt_cost
+        self.failures.limit = _failure_limit(config)
+        self.admissions.on_failure = config.limits.on_store_failure
+        self.admissions.local_share = config.limits.local_share
+        self.admissions.offline_grace_s = config.api_keys.offline_grace_s
+        self.stream_limit.per_credential = config.limits.streams.per_credential
+        self.streams.offline_grace_s = config.api_keys.offline_grace_s
+
+
+def begin(
+    config: Config,
+    store: Store,
+    hasher: BcryptHasher,
+    telemetry: Telemetry,
+    recheck: Callable[[Principal], Awaitable[Principal]],
+) -> Lasting:
+    """Return what a process keeps. Its key sets are not yet fetched.
+
+    `recheck` judges the principal of a running stream, by whatever settings hold then.
+    """
+    sets, lookups = KeySets(key_sources(config), report=telemetry.key_set), telemetry.watched.lookups
+    telemetry.watched.key_sets = sets.states
+    failures = FailedAttempts(store, _failure_limit(config), time.time, report=telemetry.store)
+    return Lasting(
+        store=store,
+        hasher=hasher,
+        key_sets=sets,
+        failures=failures,
+        keys=ApiKeyAuthenticator(
+            store,
+            hasher,
+            failures,
+            clock=time.time,
+            process_secret=secrets.token_bytes(_PROCESS_SECRET_BYTES),
+            lookups=lookups["key"],
+        ),
+        admissions=_admissions(config, store, telemetry),
+        stream_limit=StreamLimit(config.limits.streams.per_credential),
+        streams=OpenStreams(store, recheck, telemetry, offline_grace_s=config.api_keys.offline_grace_s),
+        token_lookups=lookups["token"],
+    )
+
+
+def key_sources(config: Config) -> dict[str, KeySource]:
+    """Return where each issuer's keys are."""
+    return {
+        issuer.issuer: KeySource(url=issuer.jwks_url, file=issuer.jwks_file, secret=issuer.secret)
+        for issuer in config.jwt.issuers
+    }
+
+
+def _failure_limit(config: Config) -> Limit:
+    """Return how often authentication may fail for one client address."""
+    limit = config.limits.failed_auth
+    return Limit("failed_auth", limit.requests, limit.window_s, per="address")
+
+
+def _admissions(config: Config, store: Store, telemetry: Telemetry) -> ResilientAdmissions:
+    """Return the one trip to the store, and what is done when it fails."""
+    return ResilientAdmissions(
+        store,
+        MemoryLimits(time.time),
+        on_failure=config.limits.on_store_failure,
+        local_share=config.limits.local_share,
+        offline_grace_s=config.api_keys.offline_grace_s,
+        clock=time.time,
+        monotonic=time.monotonic,
+        admits_by_writing=config.store.sqlite_path is None,
+        report=telemetry.store,
+    )
