@@ -91,7 +91,18 @@ async def spawned(
     """Start `sidecar serve` on these settings, below another command if one is named, and do not wait for anything."""
     file = directory / "config.yaml"
     file.write_text(config_text(settings))
-    command = (*under, sys.executable, "-m", "sidecar", "serve", "--config", str(file))
+    return await launched(stack, (*under, sys.executable, "-m", "sidecar", "serve", "--config", str(file)), token)
+
+
+async def launched(
+    stack: AsyncExitStack,
+    command: Sequence[str],
+    token: str,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Service:
+    """Run a command that serves, and do not wait for anything."""
     read_end, write_end = os.pipe()
     output = asyncio.StreamReader()
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -99,7 +110,7 @@ async def spawned(
     )
     stack.callback(pipe.close)
     with os.fdopen(write_end, "wb") as sink:
-        process = await asyncio.create_subprocess_exec(*command, stdout=sink, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(*command, stdout=sink, start_new_session=True, env=env, cwd=cwd)
     stack.push_async_callback(_end, process)
     return Service(token, process, output, pipe)
 
