@@ -1,0 +1,1 @@
+"""Dashboard, alerts and metrics on a real Prometheus that watches a real sidecar."""
