@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -139,11 +140,12 @@ class StubUpstream:
         return received
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[StubUpstream]:
+    async def running(self, listener: socket.socket | None = None) -> AsyncIterator[StubUpstream]:
+        """Serve at this socket, else at a port of its own."""
         server = web.Server(self._handle, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0) if listener is None else web.SockSite(runner, listener)
         await site.start()
         host, port = runner.addresses[0][:2]
         self.url = f"http://{host}:{port}/mcp"
