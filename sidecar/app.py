@@ -8,12 +8,14 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, BinaryIO, Final, Literal
 
-from sidecar import lasting, wiring
+from sidecar import auditing, lasting, wiring
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
 from sidecar.edge import descriptors
 from sidecar.edge.admin import Readiness, Status, admin_port, http_url
+from sidecar.edge.audit_trail import AuditTrail
 from sidecar.edge.hashing import BcryptHasher
+from sidecar.edge.http.audited import Audited
 from sidecar.edge.http.listener import BACKLOG, Listener, request_parser
 from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
 from sidecar.generation import Generation
@@ -66,6 +68,7 @@ class Sidecar:
         self._listener: Listener
         self._lasting: Lasting
         self._serving: Generation
+        self._audit: AuditTrail | None
         self._generations: set[Generation] = set()
         """The one that serves, and those whose last requests are not answered yet."""
         self._retiring: set[asyncio.Task[None]] = set()
@@ -119,6 +122,8 @@ class Sidecar:
         self._listener.handle = after.server.handle
         if after.identity_key != before.identity_key:
             self._tell_identity()
+            if self._audit is not None:
+                self._audit.sign_with(after.identity_key)
         retiring = asyncio.create_task(self._retire(before))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
@@ -147,13 +152,15 @@ class Sidecar:
         store_up, reachable = await asyncio.gather(self._store_answers(), self._serving.upstream.reachable())
         upstream_up = reachable and not self._serving.catalogue.failing
         issuers = dict(self._lasting.key_sets.status())
-        checks = {"store": _ok(store_up), "issuers": issuers, "upstream": _ok(upstream_up)}
+        checks = {"store": _ok(store_up), "upstream": _ok(upstream_up)}
+        if self._audit is not None:
+            checks["audit"] = _ok(not self._audit.is_failing)
         status: Status = "ready"
         if not store_up and self._config.limits.on_store_failure == "deny":
             status = "not_ready"
-        elif not (store_up and upstream_up and all(state == "ok" for state in issuers.values())):
+        elif any(state != "ok" for state in (*checks.values(), *issuers.values())):
             status = "degraded"
-        return Readiness(status, checks)
+        return Readiness(status, {**checks, "issuers": issuers})
 
     async def _look_at_store(self) -> None:
         """Tell of a store that is away or set up dangerously now, not at the first request."""
@@ -181,7 +188,8 @@ class Sidecar:
         parts.enter_context(sole_server(config))
         hasher = BcryptHasher(config.api_keys.bcrypt_cost)
         parts.push_async_callback(hasher.aclose)
-        self._lasting = lasting.begin(config, store, hasher, self.telemetry, self._recheck)
+        self._audit = await parts.enter_async_context(auditing.trail(config, self.telemetry, self._worker))
+        self._lasting = lasting.begin(config, store, hasher, self.telemetry, self._recheck, Audited(self._audit))
         parts.push_async_callback(self._lasting.key_sets.aclose)
         await self._lasting.key_sets.start()
         parts.push_async_callback(self._end_generations)
@@ -255,6 +263,7 @@ class Sidecar:
         self.public_url_bound = http_url(port.sockets[0].getsockname())
 
     def _note_bad_head(self, status: int) -> None:
+        self._lasting.audited.bad_head(status)
         self.telemetry.request(
             {"outcome": "bad_head", "status": status},
             route="other",

@@ -175,8 +175,8 @@ class Gateway:
         if body is None:
             action = Action("stream" if facts.method == "GET" else "end_session")
         else:
-            small = len(body) <= _PARSE_IN_THREAD_BYTES
-            document = jsonrpc.parse(body) if small else await self._parse_large(body)
+            progress.body_bytes = size = len(body)
+            document = jsonrpc.parse(body) if size <= _PARSE_IN_THREAD_BYTES else await self._parse_large(body)
             progress.message_id, progress.message_kind = jsonrpc.id_of(document), jsonrpc.kind_of(document)
             action = jsonrpc.action(document, facts.era)
             jsonrpc.require_agreement(facts, action)
@@ -211,6 +211,7 @@ class Gateway:
         progress.quotas = verdict.quotas
         if not verdict.admitted:
             raise quotas.refusal(verdict.quotas, verdict.now)
+        progress.is_write = write
         return principal, verdict
 
     async def _vouch(

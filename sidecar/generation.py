@@ -55,6 +55,7 @@ class Generation:
             handover=wiring.handover(config, store=lasting.store, tools=tools, client=self.upstream, signer=signer),
             front=wiring.front(config, signer.jwks()),
             observer=telemetry,
+            audited=lasting.audited,
             max_body_bytes=config.max_body_bytes,
             stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
             trusted_proxies=config.trusted_proxies,

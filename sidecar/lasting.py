@@ -15,6 +15,7 @@ from sidecar.config import Config
 from sidecar.edge import embedded
 from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.hashing import BcryptHasher
+from sidecar.edge.http.audited import Audited
 from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.edge.redis import RedisStore
@@ -71,6 +72,7 @@ class Lasting:
     stream_limit: StreamLimit
     streams: OpenStreams
     token_lookups: Lookups
+    audited: Audited
 
     def go_by(self, config: Config) -> None:
         """Use other settings from now on, but for the key sets, which have to be fetched."""
@@ -89,6 +91,7 @@ def begin(
     hasher: BcryptHasher,
     telemetry: Telemetry,
     recheck: Callable[[Principal], Awaitable[Principal]],
+    audited: Audited,
 ) -> Lasting:
     """Return what a process keeps. Its key sets are not yet fetched.
 
@@ -114,6 +117,7 @@ def begin(
         stream_limit=StreamLimit(config.limits.streams.per_credential),
         streams=OpenStreams(store, recheck, telemetry, offline_grace_s=config.api_keys.offline_grace_s),
         token_lookups=lookups["token"],
+        audited=audited,
     )
 
 

@@ -17,6 +17,7 @@ from sidecar.keyring import Keyring
 from sidecar.model import Principal, RequestFacts
 from sidecar.policy import apikeys, strictjson
 from sidecar.policy.key_requests import DEFAULT_PAGE, read_cursor, read_grace_s, read_page_size, require_manager
+from sidecar.records import KeyAct
 
 COLLECTION: Final = "/api/api-keys"
 RESOURCES: Final = ("", "/{id}", "/{id}/rotate", "/{id}/usage")
@@ -33,6 +34,8 @@ class RestAnswer:
 
     status: int
     document: dict[str, Any] | None = field(repr=False)
+    done: KeyAct | None = None
+    """What it changed; None where it only told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class ManagementApi:
             record, key = await self._keyring.make(
                 call.principal.account, plan, created_by=call.principal.subject, origin="rest", asked_at=asked_at
             )
-            return RestAnswer(201, apikeys.describe_new(record, key))
+            return RestAnswer(201, apikeys.describe_new(record, key), apikeys.made(record))
 
         return act
 
@@ -140,7 +143,7 @@ class ManagementApi:
 
         async def act(_: float) -> RestAnswer:
             await self._keyring.revoke(call.principal.account, call.key_id)
-            return RestAnswer(204, None)
+            return RestAnswer(204, None, KeyAct("revoke_key", call.key_id))
 
         return act
 
@@ -160,7 +163,7 @@ class ManagementApi:
                 granted=call.principal.scopes,
                 asked_at=asked_at,
             )
-            return RestAnswer(201, apikeys.describe_new(record, key))
+            return RestAnswer(201, apikeys.describe_new(record, key), apikeys.made(record))
 
         return act
 

@@ -243,6 +243,10 @@ class Progress:
     holds_stream: bool = False
     """A place of `limits.streams` is held, to be given back when the request is over."""
     quotas: tuple[Quota, ...] = ()
+    is_write: bool = False
+    """It counts as a write, and nothing was against it."""
+    body_bytes: int = 0
+    """Of the message, once it was judged."""
 
 
 @per_request(frozen=True, slots=True)

@@ -194,3 +194,27 @@ class Observer(Protocol):
     def stream_closed(self, route: str) -> None:
         """Take note of its end."""
         ...
+
+
+class Auditor(Protocol):
+    """Keeps the record of what was refused, written and done with keys. Never waits and never fails a request."""
+
+    def refusal(self, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
+        """Record a refusal, unless there are too many of them: then it is counted. `is_known`: the caller's name is.
+
+        `arguments` are what was asked with, as the message had them, None where there are none; `size` is that of the
+        message, in bytes.
+        """
+        ...
+
+    def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None, size: int = 0) -> None:
+        """Record what was let through or done."""
+        ...
+
+    def require_room(self, size: int = 0) -> None:
+        """Return if what is about to be done can be recorded.
+
+        Raises:
+            Overloaded: records can't be written, and as many wait as may.
+        """
+        ...

@@ -65,3 +65,16 @@ class Usage:
 
     hours: tuple[UsageCount, ...]
     days: tuple[UsageCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAct:
+    """A key that was made, replaced or ended, for the audit."""
+
+    act: Literal["create_key", "rotate_key", "revoke_key"]
+    key_id: str
+    scopes: tuple[str, ...] = ()
+    """Of the key that was made."""
+    expires_at: float | None = None
+    replaces: str | None = None
+    """The key that the new one is the successor of."""

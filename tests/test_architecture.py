@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lasting": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config"},
     "wiring": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting"},
     "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring"},
+    "auditing": {*PURE, "policy", "edge", "config", "wiring"},
     "workers": {"edge", "config"},
     "app": {
         *PURE,
@@ -44,12 +45,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "lasting",
         "wiring",
         "generation",
+        "auditing",
     },
     "reloading": {"config", "edge", "faults"},
     "process": {*PURE, "app", "workers", "config", "edge", "reloading"},
     "worker": {"app", "config", "edge", "process"},
     "demo": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "demo"},
-    "cli": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "process", "demo", "cli"},
+    "cli": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "auditing", "process", "demo", "cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -33,9 +33,10 @@ def test_what_differs_is_named_by_its_key(text: str, keys: list[str]) -> None:
     assert list(changed(defaults(), read(text))) == keys
 
 
-def test_ports_processes_and_the_store_stay_as_they_are_and_are_named() -> None:
+def test_ports_processes_the_store_and_the_audit_stay_as_they_are_and_are_named() -> None:
     running = defaults()
-    wanted = read("listen: {port: 1}\nadmin: {host: 127.0.0.2}\nstore: {url: 'sqlite:///other.db'}\nmax_body_bytes: 5")
+    opened = "listen: {port: 1}\nadmin: {host: 127.0.0.2}\nstore: {url: 'sqlite:///other.db'}\naudit: {file: a.log}"
+    wanted = read(f"{opened}\nmax_body_bytes: 5")
     possible, waiting = settled(running, wanted)
     assert possible == replace(running, max_body_bytes=5)
-    assert waiting == ("listen.port", "admin.host", "store.url")
+    assert waiting == ("listen.port", "admin.host", "store.url", "audit.file")

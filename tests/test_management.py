@@ -20,6 +20,7 @@ from sidecar.denials import (
 )
 from sidecar.management import ManagementApi, RestAnswer
 from sidecar.model import CredentialKind, Principal, RequestFacts
+from sidecar.records import KeyAct
 from tests.keyrings import Bench, opened
 
 ROOT = "/api/api-keys"
@@ -129,7 +130,7 @@ async def test_a_key_is_shown(rest: Rest) -> None:
 async def test_a_key_is_revoked_as_often_as_one_likes(rest: Rest) -> None:
     made = await rest.made()
     for _ in range(2):
-        assert await rest.call("DELETE", f"/{made['id']}") == RestAnswer(204, None)
+        assert await rest.call("DELETE", f"/{made['id']}") == RestAnswer(204, None, KeyAct("revoke_key", made["id"]))
     assert (await rest.read(f"/{made['id']}"))["status"] == "revoked"
     assert [key["status"] for key in (await rest.read())["keys"]] == ["revoked"]
 

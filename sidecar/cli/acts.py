@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from sidecar import app
+from sidecar import app, auditing
+from sidecar.auditing import Note
 from sidecar.cli.grammar import Run
 from sidecar.cli.output import Outcome, write_warnings
 from sidecar.cli.settings import load_settings
@@ -25,22 +27,29 @@ class Place:
     config: Config
     store: Store
     keyring: Keyring
+    note: Note
+    """Tells the audit what was done."""
 
 
 Act: TypeAlias = Callable[[argparse.Namespace, Place], Awaitable[Outcome]]
 
 
-def acting(act: Act) -> Run:
-    """Make a command of what it does once the store is open."""
-    return partial(_run, act)
+def acting(act: Act, changes: str = "") -> Run:
+    """Make a command of what it does once the store is open; one that changes something goes by a name in the audit."""
+    return partial(_run, act, changes)
 
 
-def _run(act: Act, args: argparse.Namespace) -> Outcome:
+def _run(act: Act, changes: str, args: argparse.Namespace) -> Outcome:
     config, missing = load_settings(args)
     write_warnings(missing, as_json=args.json)
-    return asyncio.run(_act(act, args, config))
+    return asyncio.run(_act(act, changes, args, config))
 
 
-async def _act(act: Act, args: argparse.Namespace, config: Config) -> Outcome:
+async def _act(act: Act, changes: str, args: argparse.Namespace, config: Config) -> Outcome:
     async with app.open_store(config) as store, app.keyring(config, store) as keyring:
-        return await act(args, Place(config, store, keyring))
+        with auditing.journal(config, changes) if changes else contextlib.nullcontext(_note_nothing) as note:
+            return await act(args, Place(config, store, keyring, note))
+
+
+def _note_nothing(_: object) -> None:
+    """Take no note: looking on changes nothing."""

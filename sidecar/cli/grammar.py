@@ -34,12 +34,14 @@ def group(commands: Commands, name: str, purpose: str) -> Commands:
     return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
 
-def command(commands: Commands, name: str, run: Run, purpose: str, example: str, *, answers: bool = True) -> Parser:
-    """Add a command; one that `answers` takes ``--json``."""
+def command(
+    commands: Commands, name: str, run: Run, purpose: str, example: str, *, more: str = "", answers: bool = True
+) -> Parser:
+    """Add a command; one that `answers` takes ``--json``. `more` is told by its own ``--help`` alone."""
     parser = commands.add_parser(
         name,
         help=purpose,
-        description=purpose,
+        description=f"{purpose}\n\n{more}" if more else purpose,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -14,7 +14,7 @@ from sidecar.keyring import Keyring
 from sidecar.model import SCOPES
 from sidecar.policy import apikeys
 from sidecar.policy.key_requests import MAX_PAGE
-from sidecar.records import ApiKey, KeyRecord, StoredKey, UsageCount
+from sidecar.records import ApiKey, KeyAct, KeyRecord, StoredKey, UsageCount
 
 
 def add_to(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
     create = command(
         keys,
         "create",
-        acting(_create),
+        acting(_create, "keys create"),
         "Make an API key and show it, this once.",
         "sidecar keys create --account acme --name 'nightly report' --scope mcp:read --expires-in-days 30",
     )
@@ -40,14 +40,16 @@ def add_to(commands: Commands) -> None:
     )
     several.add_argument("--account", metavar="A", help="this account only; without it, all")
     _by_id(keys, "show", _show, "Show one key: everything but its secret, which is kept nowhere.")
-    _by_id(keys, "revoke", _revoke, "End a key at once and for good.")
-    rotate = _by_id(keys, "rotate", _rotate, "Give a key a successor with its name, scopes and lifetime.")
+    _by_id(keys, "revoke", _revoke, "End a key at once and for good.", changes="keys revoke")
+    rotate = _by_id(
+        keys, "rotate", _rotate, "Give a key a successor with its name, scopes and lifetime.", changes="keys rotate"
+    )
     rotate.add_argument("--grace-seconds", type=int, metavar="N", help="how long the old key still works, 0 to 604800")
     _by_id(keys, "usage", _usage, "Show how often a key was used, by hour and by day (UTC).")
 
 
-def _by_id(keys: Commands, name: str, act: Act, purpose: str) -> Parser:
-    parser = command(keys, name, acting(act), purpose, f"sidecar keys {name} key_4fJd81kQz0Xa")
+def _by_id(keys: Commands, name: str, act: Act, purpose: str, changes: str = "") -> Parser:
+    parser = command(keys, name, acting(act, changes), purpose, f"sidecar keys {name} key_4fJd81kQz0Xa")
     parser.add_argument("id", metavar="ID", help="the key's id: key_ and 12 characters")
     return parser
 
@@ -62,6 +64,7 @@ async def _create(args: argparse.Namespace, place: Place) -> Outcome:
         origin="cli",
         granted=None,
     )
+    _note(place, record.account, apikeys.made(record))
     return _new(record, key)
 
 
@@ -83,7 +86,9 @@ async def _show(args: argparse.Namespace, place: Place) -> Outcome:
 
 
 async def _revoke(args: argparse.Namespace, place: Place) -> Outcome:
-    await place.keyring.revoke(await _account_of(args.id, place), args.id)
+    account = await _account_of(args.id, place)
+    await place.keyring.revoke(account, args.id)
+    _note(place, account, KeyAct("revoke_key", args.id))
     return Outcome({}, f"{args.id} is revoked.")
 
 
@@ -92,6 +97,7 @@ async def _rotate(args: argparse.Namespace, place: Place) -> Outcome:
     record, key = await place.keyring.rotate(
         account, args.id, args.grace_seconds, created_by="cli", origin="cli", granted=None
     )
+    _note(place, account, apikeys.made(record))
     old = (await place.keyring.get(account, args.id)).record
     return _new(record, key, f"{old.id} works until {apikeys.rfc3339(old.expires_at)}.")
 
@@ -100,6 +106,10 @@ async def _usage(args: argparse.Namespace, place: Place) -> Outcome:
     usage = await place.keyring.usage(await _account_of(args.id, place), args.id)
     text = "\n\n".join((_counts("hour", usage.hours), _counts("day", usage.days)))
     return Outcome(apikeys.describe_usage(args.id, usage), text)
+
+
+def _note(place: Place, account: str, done: KeyAct) -> None:
+    place.note({"account": account, **apikeys.audited(done)})
 
 
 async def _account_of(key_id: str, place: Place) -> str:

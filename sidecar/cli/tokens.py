@@ -18,7 +18,7 @@ def add_to(commands: Commands) -> None:
     revoke = command(
         tokens,
         "revoke",
-        acting(_revoke),
+        acting(_revoke, "tokens revoke"),
         "End one token, or all tokens and keys that were issued to an account before a moment.",
         "sidecar tokens revoke --account acme --before 2026-11-23T14:00:00Z",
     )
@@ -35,7 +35,7 @@ def _check_and_revoke(parser: Parser, args: argparse.Namespace) -> Outcome | int
         parser.error("--issuer and --jti go together")
     if args.before is not None and args.account is None:
         parser.error("--before goes with --account")
-    return acting(_revoke)(args)
+    return acting(_revoke, "tokens revoke")(args)
 
 
 async def _revoke(args: argparse.Namespace, place: Place) -> Outcome:
@@ -44,6 +44,7 @@ async def _revoke(args: argparse.Namespace, place: Place) -> Outcome:
     moment = place.keyring.now if args.before is None else args.before
     ended = await place.keyring.revoke_account(args.account, moment)
     before = apikeys.rfc3339(moment)
+    place.note({"account": args.account, "act": "revoke_account", "before": before, "keys_revoked": ended})
     return Outcome(
         {"account": args.account, "before": before, "keysRevoked": ended},
         f"Whatever was issued to {args.account} before {before} is revoked: its tokens, and {ended} keys.",
@@ -56,4 +57,5 @@ async def _revoke_one(issuer: str, jti: str, place: Place) -> Outcome:
         # Its tokens are not accepted anyway; most likely the name was mistyped.
         raise CommandError("INVALID_REQUEST", f"no such issuer is configured; there are: {', '.join(known) or 'none'}")
     await place.store.revoke_token(token_id(issuer, jti))
+    place.note({"act": "revoke_token", "issuer": issuer, "jti": jti})
     return Outcome({"issuer": issuer, "jti": jti}, f"The token {jti} of {issuer} is revoked.")

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sidecar.config.advice import warnings
 from sidecar.config.crosscheck import CROSS_RULES
 from sidecar.config.document import ConfigError, Problem, ReadFile
+from sidecar.config.journals import AuditConfig, LogConfig
 from sidecar.config.reader import listing, read, section
 from sidecar.config.restart import changed, settled
 from sidecar.config.sections import (
@@ -27,7 +28,6 @@ from sidecar.config.sections import (
     JwtConfig,
     LimitsConfig,
     ListenConfig,
-    LogConfig,
     ManagementConfig,
     SessionsConfig,
     StoreConfig,
@@ -40,6 +40,7 @@ __all__ = [
     "AccessConfig",
     "AdminConfig",
     "ApiKeysConfig",
+    "AuditConfig",
     "CatalogueConfig",
     "Config",
     "ConfigError",

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sidecar.config.sections import Config
 
-_AT_START: Final = ("listen", "admin", "workers", "store")
-"""Ports, processes and the store are opened once."""
+_AT_START: Final = ("listen", "admin", "workers", "store", "audit")
+"""Ports, processes, the store and the audit are opened once."""
 
 
 def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:

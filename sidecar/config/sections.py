@@ -13,12 +13,12 @@ from typing import Any, Final, Literal
 from sidecar.config import files, urls
 from sidecar.config import values as v
 from sidecar.config.document import Entry
+from sidecar.config.journals import AuditConfig, LogConfig
 from sidecar.config.reader import UNREADABLE, Complaint, listed, nested, optional, readable, section, setting
 from sidecar.model import CredentialKind, IdentityKey, Limit, Route
 
 _DAY_S: Final = 86_400
 _MOST: Final = 1_000_000
-_LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _DEFAULT_ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 _ROUTE_KINDS: Final[tuple[CredentialKind, ...]] = ("jwt", "api_key")
 
@@ -262,14 +262,6 @@ class DrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class LogConfig:
-    """The log on standard output."""
-
-    level: str = setting(v.one_of(_LOG_LEVELS), "info")
-    access: bool = setting(v.flag, True)
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Every setting, checked."""
 
@@ -298,3 +290,4 @@ class Config:
     store: StoreConfig = nested(StoreConfig)
     drain: DrainConfig = nested(DrainConfig)
     log: LogConfig = nested(LogConfig)
+    audit: AuditConfig = nested(AuditConfig)

@@ -18,6 +18,16 @@ Algorithm = Literal["ed25519", "hmac-sha256"]
 _SECRET_BYTES: Final = 32
 
 
+def kept(directory: Path, algorithm: Algorithm) -> IdentityKey | None:
+    """Return the key kept in this directory, or None when none was made yet.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: the file holds something else.
+    """
+    return load_or_make(directory, algorithm) if _path(directory, algorithm).exists() else None
+
+
 def load_or_make(directory: Path, algorithm: Algorithm) -> IdentityKey:
     """Return the key kept in this directory (file mode 0600), making one when there is none.
 
@@ -25,7 +35,7 @@ def load_or_make(directory: Path, algorithm: Algorithm) -> IdentityKey:
         OSError: it can't be read or written.
         ValueError: the file holds something else.
     """
-    path = directory / f"identity-{algorithm}.key"
+    path = _path(directory, algorithm)
     try:
         secret = path.read_bytes()
     except FileNotFoundError:
@@ -33,6 +43,10 @@ def load_or_make(directory: Path, algorithm: Algorithm) -> IdentityKey:
     if len(secret) != _SECRET_BYTES:
         raise ValueError(f"{path} does not hold a key of {_SECRET_BYTES} bytes; remove it to have a new one made")
     return IdentityKey(_name(secret, algorithm), algorithm, secret)
+
+
+def _path(directory: Path, algorithm: Algorithm) -> Path:
+    return directory / f"identity-{algorithm}.key"
 
 
 def _make(path: Path, algorithm: Algorithm) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from sidecar.denials import InvalidApiKey
 from sidecar.model import Principal
-from sidecar.records import ApiKey, KeyRecord, StoredKey, Usage, UsageCount
+from sidecar.records import ApiKey, KeyAct, KeyRecord, StoredKey, Usage, UsageCount
 
 ENTROPY_BYTES: Final = 48
 """What `mint` needs: a number of 384 bits modulo 62^40 favours no key by more than 2^-145."""
@@ -52,6 +52,20 @@ def checksum(unsigned: str) -> str:
     rest, last = divmod(crc32(unsigned.encode("ascii")), len(_PAIRS))
     first, middle = divmod(rest, len(_PAIRS))
     return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
+
+
+def made(record: KeyRecord) -> KeyAct:
+    """Say for the audit which key was made, what it may do, and which one it succeeds."""
+    act: Literal["create_key", "rotate_key"] = "create_key" if record.replaces is None else "rotate_key"
+    return KeyAct(act, record.id, record.scopes, record.expires_at, record.replaces)
+
+
+def audited(done: KeyAct) -> dict[str, Any]:
+    """Write down what was done with a key; nothing of its secret is known here."""
+    members: dict[str, Any] = {"act": done.act, "key": done.key_id}
+    if done.expires_at is not None:
+        members |= {"scopes": list(done.scopes), "expires_at": rfc3339(done.expires_at)}
+    return members if done.replaces is None else {**members, "replaces": done.replaces}
 
 
 def prefix(key: ApiKey) -> str:

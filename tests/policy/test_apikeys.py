@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.denials import InvalidApiKey
 from sidecar.policy import apikeys
-from sidecar.records import KeyRecord, StoredKey, Usage, UsageCount
+from sidecar.records import KeyAct, KeyRecord, StoredKey, Usage, UsageCount
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ENTROPY = st.binary(min_size=apikeys.ENTROPY_BYTES, max_size=64)
@@ -233,3 +233,23 @@ def test_usage_is_shown_in_order() -> None:
 def test_times_are_whole_seconds_rounded_down() -> None:
     assert apikeys.rfc3339(1_795_442_399.999_999) == "2026-11-23T13:59:59Z"
     assert apikeys.rfc3339(1_795_442_400) == "2026-11-23T14:00:00Z"
+
+
+def test_the_audit_hears_what_a_new_key_may_do_and_until_when() -> None:
+    assert apikeys.audited(apikeys.made(RECORD)) == {
+        "act": "create_key",
+        "key": "key_0123456789AB",
+        "scopes": ["mcp:read"],
+        "expires_at": "1970-01-02T00:16:40Z",
+    }
+
+
+def test_the_audit_hears_which_key_a_new_one_succeeds_and_which_one_was_revoked() -> None:
+    successor = replace(RECORD, replaces="key_BA9876543210")
+    assert apikeys.audited(apikeys.made(successor)) == {
+        **apikeys.audited(apikeys.made(RECORD)),
+        "act": "rotate_key",
+        "replaces": "key_BA9876543210",
+    }
+    revoked = KeyAct("revoke_key", "key_0123456789AB")
+    assert apikeys.audited(revoked) == {"act": "revoke_key", "key": "key_0123456789AB"}

@@ -12,6 +12,7 @@ import orjson
 
 from sidecar.denials import AccountUnusable, Denial, InternalError, InvalidApiKey, InvalidToken, RateLimited
 from sidecar.edge.http import rendering
+from sidecar.edge.http.audited import Audited
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
 from sidecar.edge.http.holding import LEAST_BYTES, HeldBytes
@@ -56,6 +57,7 @@ class PublicServer:
         stream_limit: StreamLimit,
         front: Front,
         observer: Observer,
+        audited: Audited,
         max_body_bytes: int,
         stream_idle_timeout_s: float,
         trusted_proxies: tuple[IpNetwork, ...],
@@ -68,6 +70,7 @@ class PublicServer:
         self._handover = handover
         self._front = front
         self._observer = observer
+        self._audited = audited
         self._max_body_bytes = max_body_bytes
         self._room = HeldBytes(max(LEAST_BYTES, 2 * max_body_bytes))
         self._stream_idle_timeout_s = stream_idle_timeout_s
@@ -128,6 +131,7 @@ class PublicServer:
                 self._stream_limit.release(exchange.progress.principal)
             exchange.hold(0)
             record(self._observer, exchange, label, outcome, status)
+            self._audited.refused(exchange, label, status)
 
     async def _answer(
         self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[Response | None]
@@ -152,6 +156,7 @@ class PublicServer:
 
         permit = await self._gateway.check(route, facts, read_body, exchange.progress)
         try:
+            self._audited.writes(exchange, route.path)
             with self._streams.begin(exchange):
                 return await self._forward(exchange, route, permit)
         except Denial as denial:
@@ -245,7 +250,7 @@ class PublicServer:
         permit = await self._gateway.check_management(facts, read_body, understand, exchange.progress)
         try:
             # The client may leave, but what has begun is done whole: half a revocation would be told to nobody.
-            act = asyncio.ensure_future(permit.act(permit.asked_at))
+            act = asyncio.ensure_future(self._audited.act(exchange, permit))
             self._acts.add(act)
             act.add_done_callback(self._forget)
             answer = await asyncio.shield(act)
@@ -273,9 +278,8 @@ class PublicServer:
             response = rendering.problem(denial, self._front.discovery)
         else:
             message_id, kind = await exchange.identify_message()
-            response = rendering.json_rpc(
-                denial, self._front.discovery, route=route, era=exchange.facts.era, message_id=message_id, kind=kind
-            )
+            era, discovery = exchange.facts.era, self._front.discovery
+            response = rendering.json_rpc(denial, discovery, route=route, era=era, message_id=message_id, kind=kind)
         self._front.mark(exchange, response.lines)
         await exchange.send(response)
 

@@ -1,0 +1,241 @@
+"""`ports.Auditor`: records wait in memory for a moment and are written together, in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar.denials import Overloaded
+from sidecar.edge.audit_file import AuditFile
+from sidecar.faults import place_of
+from sidecar.model import IdentityKey
+from sidecar.policy.audit import DROPPED, MANAGEMENT, REFUSAL, WRITE, Allowance, Recorder, Scribe, moment
+
+MAX_WAITING: Final = 10_000
+"""Records that wait while they can't be written; refusals take no more than half."""
+MAX_WAITING_BYTES: Final = 33_554_432
+"""Messages whose arguments are not hashed yet."""
+BURST: Final = 1000
+PER_S: Final = 50.0
+"""Refusals recorded at once, and then each second: of callers that are known, and as many of those that are not."""
+_TOO_MUCH: Final = "[too much waited to be recorded]"
+
+Report = Callable[[str | None, int], None]
+"""Hears why records can't be written, None once they can be again, and how many wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    record: Mapping[str, Any]
+    arguments: Any = field(default=None, repr=False)
+    size: int = 0
+
+
+class AuditTrail:
+    """Writes what it is told to the file, at most `flush_s` later, and a signed record each `checkpoint_s`.
+
+    While the file can't be written, records wait in order and are tried again each `retry_s`; then nothing is let
+    through whose record would find no room.
+    """
+
+    def __init__(
+        self,
+        file: AuditFile,
+        recorder: Recorder,
+        registry: CollectorRegistry,
+        report: Report,
+        *,
+        flush_s: float = 0.05,
+        retry_s: float = 1.0,
+        checkpoint_s: float = 60.0,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self._file = file
+        self._recorder = recorder
+        self._report = report
+        self._flush_s = flush_s
+        self._retry_s = retry_s
+        self._checkpoint_s = checkpoint_s
+        self._max_waiting = max_waiting
+        self._queue: list[_Entry] = []
+        self._queue_bytes = 0
+        self._ready: list[dict[str, Any]] = []
+        """Hashed and not yet written; the thread's own."""
+        self._waiting = 0
+        self._allowances = {known: Allowance(BURST, PER_S) for known in (True, False)}
+        self._omits = False
+        self._wake, self._closing = asyncio.Event(), asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+        self._writing: asyncio.Task[None] | None = None
+        self.is_failing = False
+        self._counts = _Counts(registry)
+        waiting = Gauge("sidecar_audit_waiting", "Audit records not yet written.", registry=registry)
+        waiting.set_function(lambda: self._waiting)
+
+    async def start(self) -> None:
+        """Begin the chain of this process.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._file.open)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+        self._writing = asyncio.create_task(self._write())
+
+    def sign_with(self, key: IdentityKey) -> None:
+        """Have another key sign from now on."""
+        self._file.scribe = Scribe(key)
+
+    async def aclose(self) -> None:
+        """Write what waits, and end the chain. May be called twice."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            self._closing.set()
+            self._wake.set()
+            await writing
+            await self._flush(self._close)
+        self._thread.shutdown(wait=False)
+
+    def refusal(self, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
+        """Record a refusal, unless there are too many of them: then it is counted."""
+        allowance = self._allowances[is_known]
+        has_room = self._waiting < self._max_waiting // 2 and self._queue_bytes + size <= MAX_WAITING_BYTES
+        if has_room and allowance.take(time.monotonic()):
+            self._put(REFUSAL, members, arguments, size)
+        else:
+            allowance.omit(str(members["reason"]))
+            self._counts.dropped += 1
+            self._omits = True
+            self._wake.set()
+
+    def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None, size: int = 0) -> None:
+        """Record what was let through or done."""
+        if self._queue_bytes + size > MAX_WAITING_BYTES:
+            arguments, size = (None if arguments is None else _TOO_MUCH), 0
+        self._put(kind, members, arguments, size)
+
+    def require_room(self, size: int = 0) -> None:
+        """Return if what is about to be done can be recorded.
+
+        Raises:
+            Overloaded: records can't be written, and as many wait as may.
+        """
+        if self._waiting >= self._max_waiting or self._queue_bytes + size > MAX_WAITING_BYTES:
+            raise Overloaded("audit_full", detail=f"{self._waiting} audit records wait to be written")
+
+    def _put(self, kind: str, members: Mapping[str, Any], arguments: Any, size: int) -> None:
+        self._queue.append(_Entry({"time": moment(time.time()), "kind": kind, **members}, arguments, size))
+        self._queue_bytes += size
+        self._waiting += 1
+        self._wake.set()
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + self._checkpoint_s
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due_at):
+                    await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._retry_s if self.is_failing else self._flush_s):
+                    await self._closing.wait()
+            self._wake.clear()
+            is_due = loop.time() >= due_at
+            if await self._flush(self._checkpoint if is_due else self._append) and is_due:
+                due_at = loop.time() + self._checkpoint_s
+
+    async def _flush(self, add: Callable[[], None]) -> bool:
+        """Have everything written that waits; tell whether it is."""
+        if self._omits:
+            self._tell_omitted()
+        batch, self._queue, self._queue_bytes = self._queue, [], 0
+        loop = asyncio.get_running_loop()
+        try:
+            written, problem = await loop.run_in_executor(self._thread, self._write_batch, batch, add)
+        except Exception as fault:  # whatever it is, the audit has stopped, and that is told
+            self._failed(str(fault) if isinstance(fault, OSError) else place_of(fault))
+            return False
+        self._waiting -= written.total()
+        self._counts.records.update(written)
+        if problem is not None:
+            self._failed(problem)
+        elif self.is_failing:
+            self.is_failing = False
+            self._report(None, self._waiting)
+        return True
+
+    def _failed(self, problem: str) -> None:
+        self._counts.failures += 1
+        self._wake.set()
+        if not self.is_failing or self._closing.is_set():
+            self._report(problem, self._waiting)
+        self.is_failing = True
+
+    def _tell_omitted(self) -> None:
+        self._omits = False
+        for is_known, allowance in self._allowances.items():
+            reasons = allowance.told()
+            if reasons:
+                members = {"known_callers": is_known, "count": sum(reasons.values()), "reasons": reasons}
+                self._put(DROPPED, members, None, 0)
+
+    def _write_batch(self, batch: list[_Entry], add: Callable[[], None]) -> tuple[Counter[str], str | None]:
+        """Run in the thread: return how many records of each kind were written, and why they may not last."""
+        for entry in batch:
+            about = {} if entry.arguments is None else self._recorder.about(entry.arguments)
+            self._ready.append({**entry.record, **about})
+        add()
+        written = Counter(str(record["kind"]) for record in self._ready)
+        self._ready.clear()
+        try:
+            if add == self._checkpoint:
+                self._file.sync()
+        except OSError as problem:
+            return written, str(problem)
+        return written, None
+
+    def _append(self) -> None:
+        if self._ready:
+            self._file.append(self._ready)
+
+    def _checkpoint(self) -> None:
+        self._file.append(self._ready, checkpoint=True)
+
+    def _close(self) -> None:
+        self._file.close(self._ready)
+
+
+class _Counts(Collector):
+    """What became of records, for Prometheus."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.records = Counter(dict.fromkeys((REFUSAL, WRITE, MANAGEMENT, DROPPED), 0))
+        self.failures = 0
+        self.dropped = 0
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        records = Metric("sidecar_audit_records", "Audit records written.", "counter")
+        for kind, count in self.records.items():
+            records.add_sample("sidecar_audit_records_total", {"kind": kind}, float(count))
+        yield records
+        for name, text, count in (
+            ("sidecar_audit_failures", "Attempts to write audit records that failed.", self.failures),
+            ("sidecar_audit_dropped", "Refusals that were counted and not recorded one by one.", self.dropped),
+        ):
+            metric = Metric(name, text, "counter")
+            metric.add_sample(f"{name}_total", {}, float(count))
+            yield metric

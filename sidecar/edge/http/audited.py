@@ -1,0 +1,85 @@
+"""What the audit hears of a request: that it was refused, that it is a write, or what it did with keys."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sidecar.edge.http.exchange import Exchange
+from sidecar.gateway import MANAGEMENT_PATH, ManagementPermit
+from sidecar.management import Act, RestAnswer
+from sidecar.policy import apikeys, audit
+from sidecar.ports import Auditor
+
+_ASKED_NOTHING: Final = (408, 503)
+"""Statuses of connections that are ended while their request has not come."""
+
+
+class Audited:
+    """Tells an auditor of requests; without one, nobody."""
+
+    def __init__(self, auditor: Auditor | None = None) -> None:
+        self._auditor = auditor
+
+    def refused(self, exchange: Exchange, label: str, status: int | None) -> None:
+        """Record the refusal of a request, if it was refused."""
+        denial, progress = exchange.denial, exchange.progress
+        if denial is None or self._auditor is None:
+            return
+        outcome = {"decision": "refused", "outcome": denial.error_type.lower(), "reason": denial.reason}
+        self._auditor.refusal(
+            {**_who_and_what(exchange, label), **outcome, "status": status},
+            arguments=audit.arguments_of(progress.action),
+            size=progress.body_bytes,
+            is_known=progress.principal is not None,
+        )
+
+    def bad_head(self, status: int) -> None:
+        """Record the refusal of what could not be read as a request; who sends nothing has asked for nothing."""
+        if self._auditor is not None and status not in _ASKED_NOTHING:
+            members = {"decision": "refused", "outcome": "bad_head", "reason": "bad_head", "status": status}
+            self._auditor.refusal(members, arguments=None, size=0, is_known=False)
+
+    def writes(self, exchange: Exchange, label: str) -> None:
+        """Record a write that is about to be forwarded, if it is one.
+
+        Raises:
+            Overloaded: it can't be recorded, so it must not be.
+        """
+        progress = exchange.progress
+        if self._auditor is None or not progress.is_write:
+            return
+        self._auditor.require_room(progress.body_bytes)
+        members = {**_who_and_what(exchange, label), "decision": "allowed"}
+        self._auditor.act(audit.WRITE, members, arguments=audit.arguments_of(progress.action), size=progress.body_bytes)
+
+    async def act(self, exchange: Exchange, permit: ManagementPermit[Act]) -> RestAnswer:
+        """Do what a call of the key management asked for, and record what it changed.
+
+        Raises:
+            Overloaded: it could not be recorded, so it is not done.
+            Denial: what the act raises.
+        """
+        if self._auditor is None:
+            return await permit.act(permit.asked_at)
+        if exchange.progress.is_write:
+            self._auditor.require_room()
+        answer = await permit.act(permit.asked_at)
+        if answer.done is not None:
+            members = {**_who_and_what(exchange, MANAGEMENT_PATH), "decision": "done", **apikeys.audited(answer.done)}
+            self._auditor.act(audit.MANAGEMENT, members)
+        return answer
+
+
+def _who_and_what(exchange: Exchange, label: str) -> dict[str, Any]:
+    facts, principal, action = exchange.facts, exchange.progress.principal, exchange.progress.action
+    return {
+        "request_id": facts.request_id,
+        "account": None if principal is None else principal.account,
+        "principal": None if principal is None else principal.subject,
+        "credential": None if principal is None else principal.kind,
+        "client_id": None if principal is None else principal.client_id,
+        "client": facts.client,
+        "route": label,
+        "method": (action.method if action is not None else "") or facts.method,
+        "tool": None if action is None else action.tool,
+    }
