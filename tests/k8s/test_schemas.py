@@ -16,9 +16,10 @@ from tests.k8s.tools import ENVIRONMENT, missing, tool
 VERSIONS = ("1.30.0", "1.32.0", "1.34.0", "1.37.0")
 """The oldest that has native sidecars and the sleep action without asking for them, and up to the newest schema."""
 _READ = """
-import sys
+import json, sys
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
-print(ServiceMonitor.model_validate_json(sys.stdin.read()).model_dump_json(by_alias=True, exclude_unset=True))
+read = [ServiceMonitor.model_validate(document) for document in json.load(sys.stdin)]
+print(json.dumps([json.loads(one.model_dump_json(by_alias=True, exclude_unset=True)) for one in read]))
 """
 
 
@@ -33,10 +34,11 @@ def builtin(documents: tuple[Document, ...]) -> list[Document]:
     return [document for document in documents if document["kind"] != "ServiceMonitor"]
 
 
-def service_monitor_of(document: Document) -> Any:
-    """Return what the Prometheus operator's own kind makes of a document; what it does not know is dropped."""
+def service_monitors_of(documents: list[Document]) -> Any:
+    """Return what the Prometheus operator's own kind makes of each document; what it does not know is dropped."""
     python = tool("python") if ENVIRONMENT.exists() else missing("the dependency group k8s")
-    done = subprocess.run([python, "-c", _READ], input=json.dumps(document), capture_output=True, text=True, check=True)
+    command = [python, "-c", _READ]
+    done = subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -62,11 +64,11 @@ def test_the_schemas_would_find_a_mistake(kind: str, misspelt: Document, tmp_pat
     assert next(iter(misspelt)) in problems(file, VERSIONS[0])
 
 
-def test_the_service_monitor_is_as_the_prometheus_operator_has_it(manifests: Manifests) -> None:
-    document = manifests.only("ServiceMonitor")
-    assert service_monitor_of(document) == document
+def test_the_service_monitor_is_as_the_prometheus_operator_has_it() -> None:
+    document = overlay("redis").only("ServiceMonitor")
     misspelt = {**document, "spec": {**document["spec"], "endpoint": []}}
-    assert service_monitor_of(misspelt) == document
+    assert overlay("embedded").only("ServiceMonitor") == document
+    assert service_monitors_of([document, misspelt]) == [document, document]
 
 
 def test_checkov_finds_nothing_but_what_is_explained(tmp_path: Path) -> None:

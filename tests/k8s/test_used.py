@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sidecar.demo.issuer import DevIssuer
 from tests.e2e.bed import JWT_ROUTE, request
 from tests.e2e.conftest import stub
-from tests.k8s.manifests import Manifests
+from tests.k8s.manifests import Manifests, overlay
 from tests.k8s.pods import Pod, Running, secrets_of_the_readme, write_volume
 from tests.mcp_server import Stream, StubUpstream
 from tests.service import until
@@ -117,6 +118,22 @@ def test_the_readme_makes_the_secrets_that_are_asked_for(tmp_path: Path) -> None
     assert made["mcp-sidecar-store"] == {"url": "redis://redis.test"}
     assert made["mcp-sidecar-identity"]["identity.pem"].startswith("-----BEGIN PRIVATE KEY-----")
     assert list((tmp_path / "secrets").iterdir()) == []
+
+
+def test_the_example_is_a_server_that_its_own_probe_finds() -> None:
+    manifests = overlay("embedded")
+    python, *arguments = manifests.server["command"]
+    port = arguments[-1]
+    with subprocess.Popen([sys.executable, *arguments[:-1], "0"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = httpx.URL(server.stdout.readline().strip())
+        probe = manifests.server["readinessProbe"]["exec"]["command"]
+        here = [argument.replace(port, str(url.port)) for argument in probe[1:]]
+        found = subprocess.run([sys.executable, *here], check=False).returncode
+        server.terminate()
+    assert {python, probe[0]} == {"python"}
+    assert manifests.config["upstream"]["url"] == str(url.copy_with(port=int(port)))
+    assert found == 0
 
 
 async def _is(running: Running, kind: str, status: int) -> bool:

@@ -130,6 +130,15 @@ def test_several_servers_in_one_namespace_share_no_name(yours: Yours) -> None:
     assert scaled == manifests.deployment["metadata"]["name"]
 
 
+def test_labels_that_you_put_on_everything_break_no_selector(yours: Yours) -> None:
+    labels = [{"pairs": {"app.kubernetes.io/name": "finance"}, "includeSelectors": True}]
+    manifests = yours(labels=labels)
+    service, monitor = manifests.only("Service", "mcp-sidecar-admin"), manifests.only("ServiceMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["spec"]["selector"].items() <= manifests.pod_labels.items()
+    assert manifests.only("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= manifests.pod_labels.items()
+
+
 def test_two_deployments_in_one_kustomization_are_refused_in_the_words_of_the_readme(
     yours: Yours, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ def missing(what: str) -> NoReturn:
     pytest.skip(text)
 
 
+@functools.cache
 def kubectl() -> str:
     """Return the path of a kubectl that is new enough."""
     path = tool("kubectl")
