@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.k8s.manifests import SIDECAR, Manifests, admitted, overlay
+from tests.k8s.manifests import K8S, SIDECAR, TOP, Manifests, admitted, overlay
 
 USER = 65532
 MARGIN_S = 3
@@ -94,6 +97,23 @@ def test_prometheus_finds_the_admin_port_of_every_pod(manifests: Manifests) -> N
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+
+
+def test_the_alerts_know_the_pods_by_the_name_of_their_job(manifests: Manifests) -> None:
+    """Without `jobLabel` the Prometheus operator calls the job by the Service's name."""
+    alerts = (TOP / "deploy" / "prometheus" / "alerts.yml").read_text()
+    names = set(re.findall(r'job=~"(.*?)"', alerts))
+    assert names
+    assert "jobLabel" not in manifests.only("ServiceMonitor")["spec"]
+    assert all(re.fullmatch(name, "mcp-sidecar-admin") for name in names)
+
+
+def test_the_readme_makes_a_rule_of_the_operator_out_of_the_alerts() -> None:
+    lines = re.findall(r"^\{ printf .*?; \}", (K8S / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    made = subprocess.check_output(["bash", "-euc", lines[0]], cwd=TOP)
+    rule = yaml.safe_load(made)
+    assert rule["kind"] == "PrometheusRule"
+    assert rule["spec"] == yaml.safe_load((TOP / "deploy" / "prometheus" / "alerts.yml").read_text())
 
 
 def test_nothing_but_our_port_is_open_and_the_admin_port_to_monitoring_alone(manifests: Manifests) -> None:
