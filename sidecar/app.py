@@ -162,6 +162,11 @@ class Sidecar:
             status = "degraded"
         return Readiness(status, {**checks, "issuers": issuers})
 
+    async def look_again(self) -> None:
+        """Ask a store that was away whether it is back; where no requests come, nobody else does."""
+        if self._phase == "serving" and not self.telemetry.store_is_up:
+            await self._store_answers()
+
     async def _look_at_store(self) -> None:
         """Tell of a store that is away or set up dangerously now, not at the first request."""
         if not await self._store_answers():
@@ -236,6 +241,7 @@ class Sidecar:
         )
 
     async def _metrics(self) -> bytes:
+        await self.look_again()
         return self.telemetry.exposition()
 
     async def _start_public(self) -> None:
@@ -243,6 +249,7 @@ class Sidecar:
         listener = Listener(handler, bad_head=self._note_bad_head, max_connections=most)
         self.telemetry.watched.connections_of(lambda: len(listener.connections), most)
         await self._parts.enter_async_context(_running(listener.watch()))
+        await self._parts.enter_async_context(_running(self.telemetry.loop_lag.watch()))
         listen, loop = self._config.listen, asyncio.get_running_loop()
         port = await loop.create_server(
             listener, listen.host, listen.port, backlog=BACKLOG, reuse_port=self._worker is not None

@@ -61,6 +61,7 @@ class Worker:
         return None
 
     async def _metrics(self) -> list[Family]:
+        await self._sidecar.look_again()
         return self.telemetry.families()
 
 

@@ -21,6 +21,7 @@ from prometheus_client import (
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry_durations import Counts, Durations
+from sidecar.edge.telemetry_lag import LoopLag
 from sidecar.edge.telemetry_requests import Limiting, Requests
 from sidecar.edge.telemetry_sink import LineSink
 from sidecar.edge.telemetry_state import State
@@ -84,6 +85,7 @@ class Telemetry:
         self.store_trip = self._store_seconds.observe
         """Take note of how long a trip to the store took, in seconds, well or badly."""
         self._auth_failures = Counts("sidecar_auth_failures", "Credentials refused.", ("reason",), self.registry)
+        self.loop_lag = LoopLag(self.registry)
         self._faults = Counter("sidecar_faults", "Faults of ours that nobody foresaw.", registry=self.registry)
         dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
         dropped.set_function(lambda: self._sink.dropped)
@@ -157,6 +159,11 @@ class Telemetry:
                 self.event("store_lost", level="error", problem=problem.detail or problem.reason, times=times)
         elif times:
             self.event("store_recovered", times=times)
+
+    @property
+    def store_is_up(self) -> bool:
+        """Whether the store answered when it was last asked."""
+        return self._store_log.is_up
 
     def key_set(self, issuer: str, what: str, detail: str) -> None:
         """Note what became of an issuer's key set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -72,39 +73,60 @@ class Requests(Collector):
         yield whole
 
 
-class Limiting:
+class _Policy:
+    """What one limit decided, and how much of it each request left used that came nearest to this one."""
+
+    __slots__ = ("allowed", "refused", "used")
+
+    def __init__(self) -> None:
+        self.allowed = self.refused = 0
+        self.used = Buckets(_USED)
+
+
+class Limiting(Collector):
     """What the limits decided, and how near to the tightest of them each request came."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._decisions = Counts("sidecar_limit_decisions", "By each limit.", ("policy", "decision"), registry)
-        self._used = Distribution(
-            "sidecar_limit_used_ratio",
-            "Share of the tightest limit that is used, as each request left it.",
-            ("policy",),
-            _USED,
-            registry,
-        )
-        self._used_of: dict[str, Buckets] = {}
+        self._policies: defaultdict[str, _Policy] = defaultdict(_Policy)
+        registry.register(self)
 
     def add(self, quotas: Sequence[Quota]) -> None:
         """Count what the limits said of one request. Where some refused, the others were not spent from."""
         refused = [quota for quota in quotas if quota.retry_s > 0]
-        decision = "refused" if refused else "allowed"
-        tightest, least = "", 2.0
+        least, tightest = 2.0, None
         for quota in refused or quotas:
             limit = quota.limit
-            self._decisions.add(limit.name, decision)
+            policy = self._policies[limit.name]
+            if refused:
+                policy.refused += 1
+            else:
+                policy.allowed += 1
             left = quota.remaining / limit.requests
             if left < least:
-                tightest, least = limit.name, left
-        used = self._used_of.get(tightest)
-        if used is None:
-            used = self._used_of[tightest] = self._used.of(tightest)
-        used.observe(1.0 - least)
+                least, tightest = left, policy
+        if tightest is not None:
+            tightest.used.observe(1.0 - least)
 
     def add_refusal(self, policy: str) -> None:
         """Count a refusal by a limit that is judged by itself."""
-        self._decisions.add(policy, "refused")
+        self._policies[policy].refused += 1
+
+    def collect(self) -> Iterator[Metric]:
+        decisions = Metric("sidecar_limit_decisions", "By each limit.", "counter")
+        used = Metric(
+            "sidecar_limit_used_ratio",
+            "Share of the tightest limit that is used, as each request left it.",
+            "histogram",
+        )
+        for name, policy in self._policies.items():
+            for decision, count in (("allowed", policy.allowed), ("refused", policy.refused)):
+                if count:
+                    labels = {"policy": name, "decision": decision}
+                    decisions.add_sample("sidecar_limit_decisions_total", labels, float(count))
+            if any(policy.used.counts):
+                policy.used.add_to(used, {"policy": name})
+        yield decisions
+        yield used
 
 
 _CLASSES: Final = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -212,6 +213,24 @@ async def test_a_store_that_does_not_answer_is_timed_too(start: Start, redis_ser
     found = await scrape(bed)
     assert found.value("sidecar_store_seconds_count") > found.value("sidecar_store_seconds_bucket", le="0.05")
     assert found.value("sidecar_store_up") == 0
+
+
+async def test_a_store_that_is_back_is_told_of_though_no_requests_come(start: Start, redis_server: RedisServer) -> None:
+    bed = await start("redis")
+    redis_server.pause()
+    await bed.post(request("ping"), token=bed.token())
+    assert (await scrape(bed)).value("sidecar_store_up") == 0
+    redis_server.resume()
+    await until(bed, lambda found: found.value("sidecar_store_up") == 1)
+
+
+async def test_an_event_loop_that_is_held_up_is_told_of(start: Start) -> None:
+    bed = await start()
+    await until(bed, lambda found: found.value("sidecar_loop_lag_seconds_count") >= 1)
+    time.sleep(0.6)  # noqa: ASYNC251 - this is what must not happen
+    found = await until(bed, lambda found: found.value("sidecar_loop_lag_seconds_sum") >= 0.25)
+    late = found.value("sidecar_loop_lag_seconds_count") - found.value("sidecar_loop_lag_seconds_bucket", le="0.25")
+    assert late >= 1
 
 
 async def test_the_age_of_the_catalogue_and_its_changes_are_told(

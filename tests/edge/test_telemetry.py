@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry import Telemetry
 from sidecar.edge.telemetry_durations import Counts, Distribution, Durations
+from sidecar.edge.telemetry_lag import LOOK_S, LoopLag
 from tests.fakes import Clock
 
 
@@ -179,6 +180,24 @@ def test_a_labelled_histogram_and_counter_are_told_as_the_librarys_own_are() -> 
         counter.labels(route, era).inc()
     without_created = [line for line in told(other).splitlines() if "_created" not in line]
     assert told(registry).splitlines() == without_created
+
+
+async def test_the_loops_lag_is_what_a_sleep_takes_beyond_what_it_was_asked_to() -> None:
+    registry, clock, pauses = CollectorRegistry(), Clock(), iter((LOOK_S, LOOK_S + 0.3, LOOK_S - 0.1))
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == LOOK_S
+        try:
+            clock.pass_(next(pauses))
+        except StopIteration:
+            raise asyncio.CancelledError from None
+
+    with pytest.raises(asyncio.CancelledError):
+        await LoopLag(registry).watch(sleep, clock)
+    lines = told(registry).splitlines()
+    assert 'sidecar_loop_lag_seconds_bucket{le="0.005"} 2.0' in lines
+    assert 'sidecar_loop_lag_seconds_bucket{le="0.25"} 2.0' in lines
+    assert 'sidecar_loop_lag_seconds_bucket{le="0.5"} 3.0' in lines
 
 
 @pytest.mark.parametrize(("outcomes", "last"), [([True], 1), ([True, False], 0), ([False, True], 1)])
