@@ -32,6 +32,7 @@ OF_GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
     "sidecar_open_connections": operator.add,
     "sidecar_max_connections": operator.add,
     "sidecar_log_lines_dropped": operator.add,
+    "sidecar_audit_waiting": operator.add,
     "process_virtual_memory_bytes": operator.add,
     "process_resident_memory_bytes": operator.add,
     "process_open_fds": operator.add,

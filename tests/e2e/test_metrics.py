@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,9 +288,14 @@ async def test_a_fault_of_ours_is_counted(start: Start, monkeypatch: pytest.Monk
     assert (await scrape(bed)).value("sidecar_faults_total") == 1
 
 
+async def test_every_metric_is_explained_to_who_runs_it(start: Start) -> None:
+    explained = re.findall(r"^\| `(\w+)`", (Path(__file__).parents[2] / "deploy/metrics.md").read_text(), re.MULTILINE)
+    ours = {name for name in (await scrape(await start())).kinds if name.startswith("sidecar_")}
+    assert {name for name in ours if not name.endswith("_created")} - set(explained) == set()
+
+
 async def test_of_each_gauge_it_is_stated_what_several_processes_have_together(start: Start) -> None:
     bed = await start()
     await until(bed, lambda found: found.has("sidecar_catalogue_age_seconds"))
     gauges = {name for name, kind in (await scrape(bed)).kinds.items() if kind == "gauge"}
     assert {name for name in gauges if not name.endswith("_created")} <= set(OF_GAUGES)
-    assert {name for name in OF_GAUGES if name.startswith("sidecar_")} <= gauges

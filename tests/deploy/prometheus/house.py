@@ -118,6 +118,7 @@ class House:
             },
             "catalogue": {"refresh_s": 1},
             "log": {"access": False},
+            "audit": {"file": str(self._directory / "audit.jsonl")},
         }
         return merged(base_settings(issuer_url, upstream_url, self._directory / "unused.db"), changes)
 

@@ -40,7 +40,7 @@ def test_a_real_sidecar_has_what_is_listed_and_nothing_else(prometheus: Promethe
 
     expected = {name: labels for name, (_, labels, _) in listed().items()}
     eventually(lambda: expected.keys() <= found().keys())
-    assert found() == expected
+    assert found() == expected, "what only some settings bring has to be set in house.py"
 
 
 @pytest.mark.prometheus
