@@ -20,7 +20,7 @@ from sidecar.edge.http.listener import BACKLOG, Listener, request_parser
 from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
 from sidecar.generation import Generation
 from sidecar.keyring import Keyring
-from sidecar.lasting import Lasting, key_sources, open_store, sole_server
+from sidecar.lasting import Lasting, key_sources, look_at_store, open_store, sole_server, store_answers
 from sidecar.model import Principal
 from sidecar.sockets import probe_when_silent
 from sidecar.stores import Store
@@ -101,7 +101,7 @@ class Sidecar:
             await self._parts.aclose()
             raise
         self._phase = "serving"
-        await self._look_at_store()
+        await look_at_store(self._lasting.store, self.telemetry)
         admin = {"admin": self.admin_url} if self.admin_url else {}
         self.telemetry.event("started", public=self.public_url_bound, **admin, parser=request_parser())
 
@@ -149,7 +149,8 @@ class Sidecar:
         """Find out whether requests should be sent here. The upstream is reported and never gates."""
         if self._phase != "serving":
             return Readiness("draining" if self._phase == "draining" else "not_ready")
-        store_up, reachable = await asyncio.gather(self._store_answers(), self._serving.upstream.reachable())
+        store, upstream = self._lasting.store, self._serving.upstream
+        store_up, reachable = await asyncio.gather(store_answers(store, self.telemetry), upstream.reachable())
         upstream_up = reachable and not self._serving.catalogue.failing
         issuers = dict(self._lasting.key_sets.status())
         checks = {"store": _ok(store_up), "upstream": _ok(upstream_up)}
@@ -165,27 +166,7 @@ class Sidecar:
     async def look_again(self) -> None:
         """Ask a store that was away whether it is back; where no requests come, nobody else does."""
         if self._phase == "serving" and not self.telemetry.store_is_up:
-            await self._store_answers()
-
-    async def _look_at_store(self) -> None:
-        """Tell of a store that is away or set up dangerously now, not at the first request."""
-        if not await self._store_answers():
-            return
-        try:
-            warnings = await self._lasting.store.warnings()
-        except StoreUnavailable as problem:  # it may be forbidden to ask, or the store has gone just now
-            warnings = (f"it could not be found out how the store is set up: {problem.detail}",)
-        for warning in warnings:
-            self.telemetry.event("store_warning", level="warning", problem=warning)
-
-    async def _store_answers(self) -> bool:
-        try:
-            await self._lasting.store.ping()
-        except StoreUnavailable as problem:
-            self.telemetry.store(problem)
-            return False
-        self.telemetry.store(None)
-        return True
+            await store_answers(self._lasting.store, self.telemetry)
 
     async def _begin(self) -> None:
         config, parts = self._config, self._parts

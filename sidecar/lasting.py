@@ -12,6 +12,7 @@ from typing import Final
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
 from sidecar.bounded import Lookups
 from sidecar.config import Config
+from sidecar.denials import StoreUnavailable
 from sidecar.edge import embedded
 from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.hashing import BcryptHasher
@@ -45,6 +46,29 @@ async def open_store(config: Config, note_trip: Callable[[float], None] = lambda
         yield store
     finally:
         await store.aclose()
+
+
+async def store_answers(store: Store, telemetry: Telemetry) -> bool:
+    """Find out whether the store takes a write, and take note of it."""
+    try:
+        await store.ping()
+    except StoreUnavailable as problem:
+        telemetry.store(problem)
+        return False
+    telemetry.store(None)
+    return True
+
+
+async def look_at_store(store: Store, telemetry: Telemetry) -> None:
+    """Tell of a store that is away or set up dangerously now, not at the first request."""
+    if not await store_answers(store, telemetry):
+        return
+    try:
+        warnings = await store.warnings()
+    except StoreUnavailable as problem:  # it may be forbidden to ask, or the store has gone just now
+        warnings = (f"it could not be found out how the store is set up: {problem.detail}",)
+    for warning in warnings:
+        telemetry.event("store_warning", level="warning", problem=warning)
 
 
 @contextlib.contextmanager
