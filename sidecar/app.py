@@ -117,7 +117,7 @@ class Sidecar:
         await self._lasting.key_sets.use(key_sources(config))
         await after.prepare()
         self._lasting.go_by(config)
-        self.telemetry.use(level=config.log.level, access=config.log.access)
+        self.telemetry.use(level=config.log.level, access=config.log.access, shadowed=lasting.shadowed_rules(config))
         self._config, self._serving = config, after
         self._listener.handle = after.server.handle
         if after.identity_key != before.identity_key:

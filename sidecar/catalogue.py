@@ -219,11 +219,15 @@ class NoCatalogue:
 
 
 class ToolClasses:
-    """Is this tool a read, a write or destructive? By the operator's lists, else the catalogue, else *write*."""
+    """Is this tool a read, a write or destructive? By the operator's lists, else the catalogue, else *write*.
 
-    def __init__(self, lists: ToolLists, catalogue: ToolCatalogue) -> None:
+    Unless it `waits`, a tool also counts as a write while the catalogue is not known.
+    """
+
+    def __init__(self, lists: ToolLists, catalogue: ToolCatalogue, *, waits: bool = True) -> None:
         self._lists = lists
         self._catalogue = catalogue
+        self._waits = waits
 
     def of(self, tool: str) -> ToolClass:
         """Return the tool's class.
@@ -231,7 +235,12 @@ class ToolClasses:
         Raises:
             UpstreamNotReady: it depends on the catalogue, and no fetch has succeeded yet.
         """
-        return self._lists.declared(tool) or self._catalogue.annotated(tool) or "write"
+        try:
+            return self._lists.declared(tool) or self._catalogue.annotated(tool) or "write"
+        except UpstreamNotReady:
+            if self._waits:
+                raise
+            return "write"
 
 
 def _reply_in(content: bytes) -> dict[str, Any]:

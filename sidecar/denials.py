@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 AnswerHeaders = tuple[tuple[str, str], ...]
+Rule = Literal["scopes", "limits"]
+"""What can be put in shadow mode: it then takes note of what it would refuse, and refuses nothing."""
 
 
 class Denial(Exception):  # noqa: N818 - a decision, not an error of the program
@@ -248,3 +251,13 @@ class Overloaded(Denial):
 
     status, error_type, text = 503, "OVERLOADED", "The proxy is overloaded; try again shortly"
     retry_s = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRefusal:
+    """What a rule in shadow mode would have refused, in the words of the log: its outcome, reason and detail."""
+
+    rule: Rule
+    outcome: str
+    reason: str
+    detail: str | None = None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, TypeVar
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
 from sidecar.catalogue import ToolClasses
-from sidecar.denials import Denial, InvalidApiKey, InvalidToken, RateLimited, StoreUnavailable
+from sidecar.denials import Denial, InvalidApiKey, InvalidToken, RateLimited, Rule, StoreUnavailable
+from sidecar.guard import MANAGEMENT_PATH, ManagementPermit, ReadBody
 from sidecar.model import (
     Action,
     Admission,
@@ -26,34 +26,22 @@ from sidecar.model import (
     ToolClass,
     Verdict,
 )
-from sidecar.policy import access, credentials, headers, jsonrpc, outbound, quotas, sessions
+from sidecar.policy import access, credentials, headers, jsonrpc, outbound, quotas, sessions, shadow
 from sidecar.policy.identity import Signer, identity_headers
 from sidecar.policy.plans import Plans
-from sidecar.policy.quotas import AnswerHeaders, Limits, StreamLimit
+from sidecar.policy.quotas import Limits, StreamLimit
 from sidecar.ports import Authenticator
 from sidecar.stores import AdmissionStore
 
-MANAGEMENT_PATH: Final = "/api/api-keys"
 _PARSE_IN_THREAD_BYTES: Final = 65_536
 _LARGE_BODIES: Final = 2
 _ATTEMPTS: Final = 3
 
 A = TypeVar("A")
-ReadBody = Callable[[], Awaitable[bytes | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class ManagementPermit(Generic[A]):
-    """Yes to a call of the key management: what to do, as of when, and the rate headers of the answer."""
-
-    act: A
-    asked_at: float
-    """Unix seconds, before the store vouched for the caller: what is made then ends with a later revocation."""
-    answer_headers: AnswerHeaders
 
 
 class Gateway:
-    """Decides about one request after another; holds no state of its own."""
+    """Decides about one request after another; holds no state of its own. Rules in `shadowed` refuse nothing."""
 
     def __init__(
         self,
@@ -71,6 +59,7 @@ class Gateway:
         pass_headers: frozenset[str],
         plans: Plans,
         session_idle_s: float,
+        shadowed: frozenset[Rule] = frozenset(),
         clock: Callable[[], float],
         nonce: Callable[[], str],
     ) -> None:
@@ -87,23 +76,19 @@ class Gateway:
         self._pass_headers = pass_headers
         self._plans = plans
         self._session_idle_s = session_idle_s
+        self._shadowed = shadowed
+        self._how: Literal["spend", "shadow"] = "shadow" if "limits" in shadowed else "spend"
         self._clock = clock
         self._nonce = nonce
         self._large_bodies = asyncio.Semaphore(_LARGE_BODIES)
 
     async def check(self, route: Route, facts: RequestFacts, read_body: ReadBody, progress: Progress) -> Permit:
-        """Return the permit for a proxied request.
-
-        `read_body` is called once the caller is known; it returns None where the method has no body.
-
-        Raises:
-            Denial: the first reason against it.
-        """
+        """Return the permit for a proxied request (see `guard.Guard.check`)."""
         credential, principal = await self._identify(route.credentials, facts, progress)
         try:
             body = await read_body()
             action = await self._action(facts, body, progress)
-            progress.holds_stream = self._stream_limit.reserve(principal, action, self._clock())
+            progress.holds_stream = self._reserve(principal, action, progress)
             tool_class = None if action.tool is None else self._tools.of(action.tool)
             path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
             lines = headers.to_upstream(facts, self._pass_headers, session=sessions.session_of(facts, action))
@@ -130,13 +115,7 @@ class Gateway:
         understand: Callable[[Principal, bytes], A],
         progress: Progress,
     ) -> ManagementPermit[A]:
-        """Return what a caller of the key management may do, as `understand` makes it of the body; API keys can't.
-
-        The body is read before the store is asked: what is then done was asked for by a token that was good after it.
-
-        Raises:
-            Denial: the first reason against it.
-        """
+        """Return what a caller of the key management may do (see `guard.Guard.check_management`)."""
         credential, principal = await self._identify(("jwt",), facts, progress)
         progress.action = action = Action("manage", facts.method)
         try:
@@ -155,8 +134,8 @@ class Gateway:
             InvalidToken, InvalidApiKey: it is good for nothing any more.
             StoreUnavailable: that could not be found out.
         """
-        look = Action("stream")
-        principal, _ = await self._vouch(principal, look, None, limits=(), write=False, counts_as_use=False)
+        look, unread = Action("stream"), Progress()
+        principal, _ = await self._vouch(principal, look, None, unread, limits=(), write=False, counts_as_use=False)
         return principal
 
     async def _identify(
@@ -203,15 +182,17 @@ class Gateway:
         free = action.kind == "response"
         limits = () if free else self._limits.applicable(route=route, tool=action.tool, write=write)
         principal, verdict = await self._vouch(
-            principal, action, tool_class, limits=limits, write=write, belongs_to=belongs_to
+            principal, action, tool_class, progress, limits=limits, write=write, belongs_to=belongs_to
         )
         progress.principal = principal
         if verdict.unknown is not None:
             raise sessions.unknown(verdict.unknown, facts, action)
         progress.quotas = verdict.quotas
         if not verdict.admitted:
-            raise quotas.refusal(verdict.quotas, verdict.now)
+            self._refuse("limits", quotas.refusal(verdict.quotas, verdict.now), progress)
         progress.is_write = write
+        if "limits" in self._shadowed:
+            return principal, Verdict("good", verdict.now)  # no client is told of a limit that does not hold
         return principal, verdict
 
     async def _vouch(
@@ -219,6 +200,7 @@ class Gateway:
         principal: Principal,
         action: Action,
         tool_class: ToolClass | None,
+        progress: Progress,
         *,
         limits: tuple[Limit, ...],
         write: bool,
@@ -227,7 +209,10 @@ class Gateway:
     ) -> tuple[Principal, Verdict]:
         """Judge the principal as the store knows it now: a key that changed since it was read is judged again."""
         for _ in range(_ATTEMPTS):
-            access.authorize(principal, action, tool_class)
+            try:
+                access.authorize(principal, action, tool_class)
+            except Denial as denial:
+                self._refuse("scopes", denial, progress)
             key = principal.key
             verdict = await self._admissions.admit(
                 Admission(
@@ -241,6 +226,7 @@ class Gateway:
                     token_id=principal.token_id,
                     handles=belongs_to,
                     counts_as_use=counts_as_use,
+                    how=self._how,
                 )
             )
             if verdict.standing != "key_changed":
@@ -251,6 +237,19 @@ class Gateway:
         if verdict.standing == "revoked":
             raise InvalidApiKey("key_revoked") if principal.kind == "api_key" else InvalidToken("token_revoked")
         return principal, verdict
+
+    def _reserve(self, principal: Principal, action: Action, progress: Progress) -> bool:
+        try:
+            return self._stream_limit.reserve(principal, action, self._clock())
+        except RateLimited as denial:
+            self._refuse("limits", denial, progress)
+            return self._stream_limit.hold(principal)
+
+    def _refuse(self, rule: Rule, denial: Denial, progress: Progress) -> None:
+        """Refuse, or take note of it where the rule is in shadow mode."""
+        if rule not in self._shadowed:
+            raise denial
+        progress.shadows = shadow.noted(progress.shadows, rule, denial)
 
     async def _note(self, denial: Denial, credential: Credential, principal: Principal, facts: RequestFacts) -> None:
         """Take note of a refusal after authentication: a credential that the store refused has failed too."""

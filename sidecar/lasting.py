@@ -12,7 +12,7 @@ from typing import Final
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
 from sidecar.bounded import Lookups
 from sidecar.config import Config
-from sidecar.denials import StoreUnavailable
+from sidecar.denials import Rule, StoreUnavailable
 from sidecar.edge import embedded
 from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.hashing import BcryptHasher
@@ -123,6 +123,7 @@ def begin(
     """
     sets, lookups = KeySets(key_sources(config), report=telemetry.key_set), telemetry.watched.lookups
     telemetry.watched.key_sets = sets.states
+    telemetry.state.shadow.use(shadowed_rules(config))
     failures = FailedAttempts(store, _failure_limit(config), time.time, report=telemetry.store)
     return Lasting(
         store=store,
@@ -143,6 +144,12 @@ def begin(
         token_lookups=lookups["token"],
         audited=audited,
     )
+
+
+def shadowed_rules(config: Config) -> frozenset[Rule]:
+    """Return which rules only take note of what they would refuse."""
+    modes: dict[Rule, str] = {"scopes": config.mode.scopes, "limits": config.mode.limits}
+    return frozenset([rule for rule, mode in modes.items() if mode == "shadow"])
 
 
 def key_sources(config: Config) -> dict[str, KeySource]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from sidecar.denials import ShadowRefusal
 from sidecar.records import KeyRecord
 
 SCOPES: Final = ("mcp:full", "mcp:read", "mcp:tools:call", "mcp:tools:list", "mcp:resources:read")
@@ -165,6 +166,8 @@ class Admission:
     """For the key's usage count."""
     counts_as_use: bool = True
     """Off for a look at the standing alone."""
+    how: Literal["spend", "shadow", "peek"] = "spend"
+    """*shadow*: a limit that is used up keeps nothing else from being done. *peek*: answer, and change nothing."""
     key_id: str | None = None
     key_version: int = 0
     """The version of the record that was judged."""
@@ -247,6 +250,8 @@ class Progress:
     """It counts as a write, and nothing was against it."""
     body_bytes: int = 0
     """Of the message, once it was judged."""
+    shadows: tuple[ShadowRefusal, ...] = ()
+    """In the order of the walk, at most one for each rule."""
 
 
 @per_request(frozen=True, slots=True)

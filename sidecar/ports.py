@@ -5,7 +5,7 @@ Edges implement these; fakes stand under the same contract suites.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sidecar.model import (
@@ -166,12 +166,14 @@ class Observer(Protocol):
         quotas: Sequence[Quota],
         own_seconds: float | None = None,
         upstream_status: int | None = None,
+        shadowed: Collection[str] = (),
     ) -> None:
         """Take note of a finished request. `route`, `outcome` and `era` come from closed sets.
 
         `seconds` is from its head to the end of its answer; `own_seconds` to its being sent upstream or refused,
         without waiting for its body; `upstream_seconds` from there to the head of the upstream's answer, or to giving
-        up, which leaves `upstream_status` None.
+        up, which leaves `upstream_status` None. `shadowed` names the rules that would have refused it, were they not
+        in shadow mode.
         """
         ...
 
@@ -199,7 +201,7 @@ class Observer(Protocol):
 class Auditor(Protocol):
     """Keeps the record of what was refused, written and done with keys. Never waits and never fails a request."""
 
-    def refusal(self, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
+    def refusal(self, kind: str, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
         """Record a refusal, unless there are too many of them: then it is counted. `is_known`: the caller's name is.
 
         `arguments` are what was asked with, as the message had them, None where there are none; `size` is that of the

@@ -24,6 +24,9 @@ class AdmissionStore(Protocol):
         a limit without a unit left answers *good* with that quota's `retry_s` above 0. In these cases nothing is
         spent; only a refusal by limit is added to the key's usage as *refused*. Otherwise one unit of each limit is
         spent, and for a key its last use is set and its usage (*requests*, and *writes* when `write`) counted.
+
+        With `how` *shadow*, a refusal by limit spends nothing either, and all else is done as if it were none. With
+        *peek* the answer is the same, but for units that would have been spent, and nothing is changed.
         """
         ...
 

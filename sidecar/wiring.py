@@ -21,7 +21,7 @@ from sidecar.edge.upstream import UpstreamClient
 from sidecar.gateway import Gateway
 from sidecar.handover import Handover
 from sidecar.keyring import Keyring
-from sidecar.lasting import Lasting
+from sidecar.lasting import Lasting, shadowed_rules
 from sidecar.model import BearerToken, Headers, IdentityKey, PresentedKey, Principal
 from sidecar.policy import outbound
 from sidecar.policy.browsers import Browsers
@@ -98,7 +98,7 @@ def tool_classes(config: Config, catalogue: ToolCatalogue) -> ToolClasses:
     """Return what knows the class of a tool."""
     lists = config.access.tools
     operators = ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive})
-    return ToolClasses(operators, catalogue)
+    return ToolClasses(operators, catalogue, waits=config.mode.scopes == "enforce")
 
 
 def handover(config: Config, *, store: Store, tools: ToolClasses, client: UpstreamClient, signer: Signer) -> Handover:
@@ -148,6 +148,7 @@ def gateway(config: Config, lasting: Lasting, signer: Signer, tools: ToolClasses
         lookups=lasting.token_lookups,
     )
     path, query = _target(config)
+    shadowed = shadowed_rules(config)
     return Gateway(
         authenticators={BearerToken: tokens, PresentedKey: lasting.keys},
         keys=lasting.keys,
@@ -160,8 +161,12 @@ def gateway(config: Config, lasting: Lasting, signer: Signer, tools: ToolClasses
         upstream_path=path,
         upstream_query=query,
         pass_headers=frozenset(name.lower() for name in config.upstream.pass_headers),
-        plans=Plans(filter_lists=config.access.filter_lists, session_idle_s=config.sessions.idle_s),
+        plans=Plans(
+            filter_lists="none" if "scopes" in shadowed else config.access.filter_lists,
+            session_idle_s=config.sessions.idle_s,
+        ),
         session_idle_s=config.sessions.idle_s,
+        shadowed=shadowed,
         clock=time.time,
         nonce=_nonce,
     )

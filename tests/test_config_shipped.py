@@ -100,6 +100,9 @@ QUIET = {
         ({"limits": {"policies": [{"name": "a", "requests": 1, "window_s": 1}]}}, None),
         ({"limits": {"on_store_failure": "allow"}}, "limits.on_store_failure"),
         ({"limits": {"on_store_failure": "deny"}}, None),
+        ({"mode": {"scopes": "shadow"}}, "mode.scopes is shadow"),
+        ({"mode": {"limits": "shadow"}}, "mode.limits is shadow"),
+        ({"mode": {"scopes": "enforce"}}, None),
     ],
 )
 def test_what_is_legal_and_probably_not_wanted_is_a_warning(change: dict[str, Any], word: str | None) -> None:

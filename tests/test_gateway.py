@@ -21,6 +21,7 @@ from sidecar.denials import (
     InvalidRequest,
     InvalidToken,
     RateLimited,
+    Rule,
     StoreUnavailable,
     UpstreamNotReady,
 )
@@ -111,7 +112,13 @@ class Catalogue:
 class Bed:
     """A gateway of real policy over scripted ports."""
 
-    def __init__(self, principal: Principal | Denial = JWT, limits: tuple[Limit, ...] = ()) -> None:
+    def __init__(
+        self,
+        principal: Principal | Denial = JWT,
+        limits: tuple[Limit, ...] = (),
+        *,
+        shadowed: frozenset[Rule] = frozenset(),
+    ) -> None:
         self.clock = Clock()
         self.admissions = SwitchableAdmissions()
         self.catalogue = Catalogue()
@@ -124,7 +131,7 @@ class Bed:
             authenticators={BearerToken: authenticator, PresentedKey: authenticator},
             keys=ApiKeyAuthenticator(_no_store(), _no_store(), failures, clock=self.clock, process_secret=SECRET),
             failures=failures,
-            tools=ToolClasses(ToolLists({"destructive": ["drop"]}), self.catalogue),
+            tools=ToolClasses(ToolLists({"destructive": ["drop"]}), self.catalogue, waits="scopes" not in shadowed),
             limits=Limits(limits),
             stream_limit=StreamLimit(2),
             admissions=self.admissions,
@@ -134,6 +141,7 @@ class Bed:
             pass_headers=frozenset(),
             plans=Plans(filter_lists="keys", session_idle_s=3600),
             session_idle_s=3600,
+            shadowed=shadowed,
             clock=self.clock,
             nonce=lambda: "nonce",
         )
@@ -232,6 +240,75 @@ async def test_until_the_catalogue_is_known_a_call_that_hangs_on_it_waits() -> N
         await bed.check(message("tools/call", name="get"))
     await bed.check(message("tools/call", name="drop"))
     await bed.check(message("tools/list"))
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (message("tools/call", name="put"), "insufficient_scope"),
+        (message("vendor/do"), "not_found"),
+        (b'{"jsonrpc":"2.0","method":"notifications/vendor"}', "notification_dropped"),
+    ],
+)
+async def test_scopes_in_shadow_mode_let_pass_and_take_note(body: bytes, outcome: str) -> None:
+    bed = Bed(replace(JWT, scopes=("mcp:read",)), shadowed=frozenset({"scopes"}))
+
+    await bed.check(body)
+
+    assert [(note.rule, note.outcome) for note in bed.progress.shadows] == [("scopes", outcome)]
+
+
+async def test_scopes_in_shadow_mode_do_not_wait_for_the_catalogue() -> None:
+    bed = Bed(replace(JWT, scopes=("mcp:read",)), shadowed=frozenset({"scopes"}))
+    bed.catalogue.classes = None
+
+    await bed.check(message("tools/call", name="get"))
+
+    assert [note.reason for note in bed.progress.shadows] == ["insufficient_scope"]
+
+
+async def test_limits_in_shadow_mode_let_pass_take_note_and_tell_the_client_nothing() -> None:
+    limit = Limit("account", 9, 60)
+    bed = Bed(limits=(limit,), shadowed=frozenset({"limits"}))
+    bed.admissions.verdict = Verdict("good", 1000.0, (Quota(limit, 8, 3.2, 0.0),))
+    assert (await bed.check(message("ping"))).answer_headers == ()
+    assert not any(note.rule for note in bed.progress.shadows)
+    bed.admissions.verdict = Verdict("good", 1000.0, (Quota(limit, 0, 3.2, 3.2),))
+
+    assert (await bed.check(message("ping"))).answer_headers == ()
+
+    assert [(note.rule, note.reason, note.detail) for note in bed.progress.shadows] == [
+        ("limits", "rate_limited", "account")
+    ]
+    assert [asked.how for asked in bed.admissions.admissions] == ["shadow", "shadow"]
+    assert bed.progress.quotas, "metrics tell how near it came"
+
+
+async def test_streams_over_their_limit_in_shadow_mode_are_held_and_given_back() -> None:
+    bed = Bed(shadowed=frozenset({"limits"}))
+    asked = facts(("Authorization", "Bearer a.b.c"), method="GET")
+    for noted in (False, False, True):
+        progress = Progress()
+        await bed.gateway.check(ROUTE, asked, bed.reader(None), progress)
+        assert progress.holds_stream
+        assert bool(progress.shadows) is noted
+
+
+async def test_authentication_and_revocation_are_never_in_shadow_mode() -> None:
+    rules: frozenset[Rule] = frozenset({"scopes", "limits"})
+    with pytest.raises(InvalidToken):
+        await Bed(InvalidToken("token_expired"), shadowed=rules).check(message("ping"))
+    bed = Bed(shadowed=rules)
+    bed.admissions.verdict = Verdict("revoked", 0.0)
+    with pytest.raises(InvalidToken):
+        await bed.check(message("ping"))
+
+
+async def test_failed_authentication_is_limited_in_shadow_mode_too() -> None:
+    bed = Bed(InvalidToken("token_signature"), shadowed=frozenset({"scopes", "limits"}))
+    for expected in (InvalidToken, InvalidToken, RateLimited):
+        with pytest.raises(expected):
+            await bed.check(message("ping"))
 
 
 async def test_one_trip_asks_for_everything() -> None:

@@ -32,7 +32,7 @@ from sidecar.denials import (
     SessionNotFound,
     UnknownMethod,
 )
-from sidecar.gateway import MANAGEMENT_PATH
+from sidecar.guard import MANAGEMENT_PATH
 from sidecar.model import SCOPES, CredentialKind, Limit, Permit, Principal, Progress, Quota, Route
 from sidecar.policy import apikeys
 from sidecar.policy.claims import token_id

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from sidecar.config.access import AccessConfig, ModeConfig, ToolsConfig
 from sidecar.config.advice import warnings
 from sidecar.config.crosscheck import CROSS_RULES
 from sidecar.config.document import ConfigError, Problem, ReadFile
@@ -17,7 +18,6 @@ from sidecar.config.journals import AuditConfig, LogConfig
 from sidecar.config.reader import listing, read, section
 from sidecar.config.restart import changed, settled
 from sidecar.config.sections import (
-    AccessConfig,
     AdminConfig,
     ApiKeysConfig,
     CatalogueConfig,
@@ -32,7 +32,6 @@ from sidecar.config.sections import (
     SessionsConfig,
     StoreConfig,
     StreamsConfig,
-    ToolsConfig,
     UpstreamConfig,
 )
 
@@ -52,6 +51,7 @@ __all__ = [
     "ListenConfig",
     "LogConfig",
     "ManagementConfig",
+    "ModeConfig",
     "Problem",
     "ReadFile",
     "SessionsConfig",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.config.sections import Config, IssuerConfig, ToolsConfig
+from sidecar.config.access import ToolsConfig
+from sidecar.config.sections import Config, IssuerConfig
 from sidecar.config.urls import is_loopback
 
 _EXAMPLE_HOST: Final = "idp.example"
@@ -15,12 +16,26 @@ _EXAMPLE_HOST: Final = "idp.example"
 def warnings(config: Config) -> tuple[str, ...]:
     """Return one sentence for each setting that an operator will most likely want otherwise."""
     return (
+        *_about_mode(config),
         *_about_tokens(config),
         *_about_access(config),
         *_about_limits(config),
         *_about_the_network(config),
         *_about_identity(config),
     )
+
+
+def _about_mode(config: Config) -> Iterator[str]:
+    if config.mode.scopes == "shadow":
+        yield (
+            "mode.scopes is shadow: whoever has a valid credential may do everything, whatever its scopes; "
+            "what would be refused is logged (shadow) and counted"
+        )
+    if config.mode.limits == "shadow":
+        yield (
+            "mode.limits is shadow: nothing is limited but failed authentication; "
+            "what would be refused is logged (shadow) and counted"
+        )
 
 
 def _about_tokens(config: Config) -> Iterator[str]:

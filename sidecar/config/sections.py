@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from sidecar.config import files, urls
 from sidecar.config import values as v
+from sidecar.config.access import AccessConfig, ModeConfig
 from sidecar.config.document import Entry
 from sidecar.config.journals import AuditConfig, LogConfig
 from sidecar.config.reader import UNREADABLE, Complaint, listed, nested, optional, readable, section, setting
@@ -165,24 +166,6 @@ class ApiKeysConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolsConfig:
-    """What tools do, by exact name or glob; stronger than what the upstream says of them."""
-
-    read: tuple[str, ...] = setting(listed(v.glob), ())
-    write: tuple[str, ...] = setting(listed(v.glob), ())
-    destructive: tuple[str, ...] = setting(listed(v.glob), ())
-
-
-@dataclass(frozen=True, slots=True)
-class AccessConfig:
-    """How a tool's class is known."""
-
-    trust_annotations: bool = setting(v.flag, True)
-    filter_lists: Literal["keys", "all", "none"] = setting(v.one_of(("keys", "all", "none")), "keys")
-    tools: ToolsConfig = nested(ToolsConfig)
-
-
-@dataclass(frozen=True, slots=True)
 class CatalogueConfig:
     """How the upstream's own list of tools is kept fresh."""
 
@@ -275,6 +258,7 @@ class Config:
     allowed_origins: tuple[str, ...] = setting(listed(urls.allowed_origin), ())
     """Beside `public_url`; in lower case."""
     max_body_bytes: int = setting(v.whole(1, 1 << 30, of="bytes"), 4_194_304)
+    mode: ModeConfig = nested(ModeConfig)
     upstream: UpstreamConfig = nested(UpstreamConfig)
     routes: tuple[Route, ...] = setting(
         listed(_ROUTE, at_least=1, unique="path", of="route"),

@@ -109,12 +109,12 @@ class AuditTrail:
             await self._flush(self._close)
         self._thread.shutdown(wait=False)
 
-    def refusal(self, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
+    def refusal(self, kind: str, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
         """Record a refusal, unless there are too many of them: then it is counted."""
         allowance = self._allowances[is_known]
         has_room = self._waiting < self._max_waiting // 2 and self._queue_bytes + size <= MAX_WAITING_BYTES
         if has_room and allowance.take(time.monotonic()):
-            self._put(REFUSAL, members, arguments, size)
+            self._put(kind, members, arguments, size)
         else:
             allowance.omit(str(members["reason"]))
             self._counts.dropped += 1

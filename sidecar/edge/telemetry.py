@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, cast
 
@@ -57,7 +57,6 @@ class Telemetry:
     ) -> None:
         self._worker = {} if worker is None else {"worker": worker}
         self._sink = LineSink(sink, is_shared=worker is not None)
-        self.use(level=level, access=access)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Requests(self.registry)
@@ -70,6 +69,7 @@ class Telemetry:
         """What is so at present, told by those who make it so."""
         self.watched = Watched(self.registry)
         """What is asked of other parts when somebody wants to know."""
+        self.use(level=level, access=access)
         self._store_log = _StoreLog(clock)
         store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)
         store_up.set_function(lambda: self._store_log.is_up)
@@ -90,8 +90,12 @@ class Telemetry:
         dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
         dropped.set_function(lambda: self._sink.dropped)
 
-    def use(self, *, level: str, access: bool) -> None:
-        """Write lines of this level and above from now on, and of requests too where `access`."""
+    def use(self, *, level: str, access: bool, shadowed: Collection[str] = ()) -> None:
+        """Write lines of this level and above from now on, and of requests too where `access`.
+
+        `shadowed` names the rules that are in shadow mode.
+        """
+        self.state.shadow.use(shadowed)
         self._writes_of = {level_of: access and _LEVELS[level_of] >= _LEVELS[level] for level_of in _LEVELS}
         self._log = _logger(self._sink, _LEVELS[level]).bind(**self._worker)
 
@@ -111,6 +115,7 @@ class Telemetry:
         quotas: Sequence[Quota],
         own_seconds: float | None = None,
         upstream_status: int | None = None,
+        shadowed: Collection[str] = (),
     ) -> None:
         """Write a request's line and count it; see `ports.Observer`.
 
@@ -120,7 +125,9 @@ class Telemetry:
         if upstream_seconds is not None:
             self._requests.add_upstream(upstream_seconds, upstream_status)
         if quotas:
-            self._limiting.add(quotas)
+            self._limiting.add(quotas, shadowed="limits" in shadowed)
+        for rule in shadowed:
+            self.state.shadow.refusal(rule)
         level = "info"
         if outcome == "internal_error":
             level = "error"

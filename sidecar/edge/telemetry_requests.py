@@ -76,10 +76,10 @@ class Requests(Collector):
 class _Policy:
     """What one limit decided, and how much of it each request left used that came nearest to this one."""
 
-    __slots__ = ("allowed", "refused", "used")
+    __slots__ = ("allowed", "refused", "shadowed", "used")
 
     def __init__(self) -> None:
-        self.allowed = self.refused = 0
+        self.allowed = self.refused = self.shadowed = 0
         self.used = Buckets(_USED)
 
 
@@ -90,17 +90,22 @@ class Limiting(Collector):
         self._policies: defaultdict[str, _Policy] = defaultdict(_Policy)
         registry.register(self)
 
-    def add(self, quotas: Sequence[Quota]) -> None:
-        """Count what the limits said of one request. Where some refused, the others were not spent from."""
+    def add(self, quotas: Sequence[Quota], *, shadowed: bool = False) -> None:
+        """Count what the limits said of one request. Where some refused, the others were not spent from.
+
+        `shadowed`: what they refused was let pass, because limits are in shadow mode.
+        """
         refused = [quota for quota in quotas if quota.retry_s > 0]
         least, tightest = 2.0, None
         for quota in refused or quotas:
             limit = quota.limit
             policy = self._policies[limit.name]
-            if refused:
-                policy.refused += 1
-            else:
+            if not refused:
                 policy.allowed += 1
+            elif shadowed:
+                policy.shadowed += 1
+            else:
+                policy.refused += 1
             left = quota.remaining / limit.requests
             if left < least:
                 least, tightest = left, policy
@@ -119,7 +124,8 @@ class Limiting(Collector):
             "histogram",
         )
         for name, policy in self._policies.items():
-            for decision, count in (("allowed", policy.allowed), ("refused", policy.refused)):
+            decided = {"allowed": policy.allowed, "refused": policy.refused, "shadowed": policy.shadowed}
+            for decision, count in decided.items():
                 if count:
                     labels = {"policy": name, "decision": decision}
                     decisions.add_sample("sidecar_limit_decisions_total", labels, float(count))

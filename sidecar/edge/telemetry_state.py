@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from sidecar.denials import Rule
 from sidecar.edge.telemetry_durations import Counts
 
 _PACKAGE: Final = "mcp-sidecar"
 _OUTCOMES: Final = (("success",), ("failure",))
+_RULES: Final = get_args(Rule)
 
 
 class State:
@@ -50,6 +52,7 @@ class State:
             registry=registry,
         )
         self._age = _Age(registry, clock)
+        self.shadow = _Shadow(registry)
         self._process_ends = Counter(
             "sidecar_process_ends", "Of several processes, how many ended and were replaced.", registry=registry
         )
@@ -75,6 +78,32 @@ class State:
     def worker_ended(self) -> None:
         """Note that one of several workers has ended."""
         self._process_ends.inc()
+
+
+class _Shadow:
+    """Which rules are in shadow mode, and what they would have refused."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._modes = Gauge(
+            "sidecar_shadow_mode", "1 while the rule refuses nothing and only takes note.", ("rule",), registry=registry
+        )
+        self._refusals = Counts(
+            "sidecar_shadow_refusals",
+            "Requests that the rule would have refused, were it not in shadow mode.",
+            ("rule",),
+            registry,
+            known=[(rule,) for rule in _RULES],
+        )
+        self.use(())
+
+    def use(self, rules: Collection[str]) -> None:
+        """Note which rules are in shadow mode from now on."""
+        for rule in _RULES:
+            self._modes.labels(rule).set(int(rule in rules))
+
+    def refusal(self, rule: str) -> None:
+        """Note that a rule would have refused a request."""
+        self._refusals.add(rule)
 
 
 class _Age(Collector):

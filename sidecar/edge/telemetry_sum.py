@@ -16,6 +16,7 @@ OF_GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
     # The worst of all: one that is in trouble must not be hidden by others that are well.
     "sidecar_store_up": min,
     "sidecar_draining": max,
+    "sidecar_shadow_mode": max,
     "sidecar_config_last_reload_success": min,
     "sidecar_key_set_age_seconds": max,
     "sidecar_key_set_last_success_timestamp_seconds": min,

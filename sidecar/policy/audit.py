@@ -27,6 +27,8 @@ CHECKPOINT: Final = "checkpoint"
 END: Final = "end"
 DROPPED: Final = "dropped"
 REFUSAL: Final = "refusal"
+SHADOW: Final = "shadow"
+"""What a rule in shadow mode would have refused, and let through."""
 WRITE: Final = "write"
 MANAGEMENT: Final = "management"
 SIGNED: Final = frozenset({START, CHECKPOINT, END})

@@ -74,6 +74,10 @@ class StreamLimit:
         if self._held[principal.credential_id] >= self.per_credential:
             limit = Limit("streams", self.per_credential, 1, per="credential")
             raise refusal((Quota(limit, 0, 1.0, 1.0),), now)
+        return self.hold(principal)
+
+    def hold(self, principal: Principal) -> bool:
+        """Hold a place, whether or not there is one left."""
         self._held[principal.credential_id] += 1
         return True
 

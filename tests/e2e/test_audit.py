@@ -52,6 +52,24 @@ def told(record: Record) -> Record:
     return {name: value for name, value in record.items() if name not in left_out}
 
 
+async def test_what_a_rule_in_shadow_mode_would_have_refused_is_recorded_as_such(start: Start, path: Path) -> None:
+    bed = await start(**audit(path), mode={"scopes": "shadow"})
+    key = await bed.key("mcp:read")
+    await bed.post(request("vendor/do"), key=key)
+    await bed.post(tool_call("put"), key=key)
+    await bed.post(tool_call("put"), key=UNKNOWN)
+    kinds = [
+        (record["kind"], record["decision"], record["outcome"])
+        for record in await found(bed, path)
+        if "outcome" in record
+    ]
+    assert kinds == [
+        ("shadow", "allowed", "not_found"),
+        ("shadow", "allowed", "insufficient_scope"),
+        ("refusal", "refused", "invalid_api_key"),
+    ]
+
+
 async def verify(bed: Bed, tmp_path: Path, *arguments: str) -> tuple[int, Record]:
     file = tmp_path / "config.yaml"
     file.write_text(config_text(bed.settings))

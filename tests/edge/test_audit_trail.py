@@ -80,7 +80,7 @@ def full_disk(path: Path) -> Iterator[None]:
 
 
 def refuse(kept: Kept, *, is_known: bool = False, size: int = 0) -> None:
-    kept.trail.refusal(WHO, arguments=None, size=size, is_known=is_known)
+    kept.trail.refusal("refusal", WHO, arguments=None, size=size, is_known=is_known)
 
 
 async def test_what_it_is_told_is_written_in_order_and_soon(keep: Keep) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.model import Limit
+from sidecar.edge.embedded import EmbeddedStore
+from sidecar.model import Handle, Limit
 from sidecar.stores import Store
-from tests.stores import FakeClock, ask, opened
+from tests.stores import FakeClock, ask, ask_with, make_key, opened
 
 ACCOUNT = Limit("account", 3, 60)
 BURST = Limit("burst", 2, 1, per="credential")
@@ -153,3 +155,51 @@ async def test_no_window_holds_more_than_its_limit_and_refusals_spend_nothing(
                 assert spent < requests
             elif requests <= 128:
                 assert spent == requests
+
+
+async def test_a_limit_that_only_watches_counts_and_keeps_nothing_from_being_done(
+    store: Store, clock: FakeClock
+) -> None:
+    key = make_key()
+    await store.add(key, max_active=None, now=clock.now)
+    session = Handle("session", "s", "o", 60.0)
+    await store.bind(key.account, session, clock.now)
+    limit = Limit("account", 1, 3600)
+    asked = ask_with(key, limit, how="shadow", handles=(session,), write=True)
+    exceeded = []
+    for _ in range(3):
+        exceeded.append(not (await store.admit(asked)).admitted)
+        clock.advance(50)  # the session lives on by being used
+    assert exceeded == [False, True, True]
+    today = (await store.usage(key.account, key.id, clock.now)).days[-1]
+    assert (today.requests, today.writes, today.refused) == (3, 3, 0)
+    found = await store.get(key.account, key.id)
+    assert found is not None
+    assert found.last_used_at == clock.now - 50
+    clock.advance(3600 - 150)
+    assert (await store.admit(ask(limit))).admitted, "what was over the limit spent nothing"
+
+
+async def test_a_look_at_the_limits_tells_how_they_stand_and_changes_nothing(store: Store, clock: FakeClock) -> None:
+    key = make_key()
+    await store.add(key, max_active=None, now=clock.now)
+    session = Handle("session", "s", "o", 60.0)
+    await store.bind(key.account, session, clock.now)
+    asked = ask_with(key, ACCOUNT, BURST, handles=(session,))
+    look = replace(asked, how="peek")
+    assert [(q.remaining, q.retry_s) for _ in range(4) for q in (await store.admit(look)).quotas] == [
+        (3, 0),
+        (2, 0),
+    ] * 4
+    for _ in range(2):
+        await store.admit(asked)
+    assert [(q.remaining, q.retry_s) for q in (await store.admit(look)).quotas] == [(1, 0), (0, 1)]
+    assert not (await store.admit(look)).admitted
+    used = (await store.usage(key.account, key.id, clock.now)).days[-1]
+    assert (used.requests, used.refused) == (2, 0)
+    if isinstance(store, EmbeddedStore):  # Redis lets handles go by its own clock
+        clock.advance(59)
+        await store.admit(look)
+        clock.advance(2)
+        assert (await store.admit(look)).standing == "handle_unknown", "looking is no use"
+    assert (await store.admit(replace(look, key_version=9, handles=()))).standing == "key_changed"

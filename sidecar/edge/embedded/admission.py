@@ -38,12 +38,14 @@ class LocalAdmission(SqliteHandles):
             if bound is None:
                 return Verdict("handle_unknown", now, unknown=handle)
             used.append((handle, bound))
+        if admission.how == "peek":
+            return Verdict("good", now, tuple([self._limits.peek(*asked) for asked in asked_by(admission)]))
         verdict = Verdict("good", now, self._limits.spend(asked_by(admission)))
-        for handle, bound in used if verdict.admitted else ():
+        goes_on = admission.how == "shadow" or verdict.admitted
+        for handle, bound in used if goes_on else ():
             self.use(account, handle, bound, now)
         if admission.key_id is not None and admission.counts_as_use:
-            refused = not verdict.admitted
-            self._usage.count(admission.account, admission.key_id, now, refused=refused, write=admission.write)
+            self._usage.count(admission.account, admission.key_id, now, refused=not goes_on, write=admission.write)
         return verdict
 
     async def count_refusal(self, account: str, key_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sidecar.edge.http.exchange import Exchange
-from sidecar.gateway import MANAGEMENT_PATH, ManagementPermit
+from sidecar.guard import MANAGEMENT_PATH, ManagementPermit
 from sidecar.management import Act, RestAnswer
 from sidecar.policy import apikeys, audit
 from sidecar.ports import Auditor
@@ -21,13 +21,18 @@ class Audited:
         self._auditor = auditor
 
     def refused(self, exchange: Exchange, label: str, status: int | None) -> None:
-        """Record the refusal of a request, if it was refused."""
+        """Record the refusal of a request, if it was refused, or would have been by a rule in shadow mode."""
         denial, progress = exchange.denial, exchange.progress
-        if denial is None or self._auditor is None:
+        if self._auditor is None or (denial is None and not progress.shadows):
             return
-        outcome = {"decision": "refused", "outcome": denial.error_type.lower(), "reason": denial.reason}
+        if denial is not None:
+            kind, outcome, reason = audit.REFUSAL, denial.error_type.lower(), denial.reason
+        else:
+            kind, outcome, reason = audit.SHADOW, progress.shadows[0].outcome, progress.shadows[0].reason
+        decision = {"decision": "refused" if denial is not None else "allowed", "outcome": outcome, "reason": reason}
         self._auditor.refusal(
-            {**_who_and_what(exchange, label), **outcome, "status": status},
+            kind,
+            {**_who_and_what(exchange, label), **decision, "status": status},
             arguments=audit.arguments_of(progress.action),
             size=progress.body_bytes,
             is_known=progress.principal is not None,
@@ -37,7 +42,7 @@ class Audited:
         """Record the refusal of what could not be read as a request; who sends nothing has asked for nothing."""
         if self._auditor is not None and status not in _ASKED_NOTHING:
             members = {"decision": "refused", "outcome": "bad_head", "reason": "bad_head", "status": status}
-            self._auditor.refusal(members, arguments=None, size=0, is_known=False)
+            self._auditor.refusal(audit.REFUSAL, members, arguments=None, size=0, is_known=False)
 
     def writes(self, exchange: Exchange, label: str) -> None:
         """Record a write that is about to be forwarded, if it is one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from sidecar.edge.http.exchange import Exchange
+from sidecar.policy import shadow
 from sidecar.ports import Observer
 
 
@@ -37,6 +38,10 @@ def record(
     }
     if denial is not None and denial.detail is not None:
         members["detail"] = denial.detail
+    shadowed: tuple[str, ...] = ()
+    if progress.shadows:
+        members |= shadow.members(progress.shadows)
+        shadowed = tuple([note.rule for note in progress.shadows])
     observer.request(
         members,
         route=label,
@@ -47,4 +52,5 @@ def record(
         quotas=progress.quotas,
         own_seconds=own_s - exchange.body_s,
         upstream_status=exchange.upstream_status,
+        shadowed=shadowed,
     )

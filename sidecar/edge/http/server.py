@@ -23,7 +23,7 @@ from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import PAUSE_S, SHUTDOWN, OpenStreams
 from sidecar.faults import place_of
-from sidecar.gateway import MANAGEMENT_PATH, Gateway
+from sidecar.guard import MANAGEMENT_PATH, Guard
 from sidecar.handover import Handover
 from sidecar.management import Act, ManagementApi, RestAnswer
 from sidecar.model import Permit, Principal, ResponsePlan, Route
@@ -49,7 +49,7 @@ class PublicServer:
         self,
         *,
         routes: tuple[Route, ...],
-        gateway: Gateway,
+        gateway: Guard,
         management: ManagementApi,
         upstream: Upstream,
         handover: Handover,

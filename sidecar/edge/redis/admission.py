@@ -21,6 +21,7 @@ NOW: Final = Struct(">d")
 QUOTA: Final = Struct(">ddd")
 US_PER_DAY: Final = 86_400 * US_PER_S
 REMEMBERED: Final = 10_000
+_HOW: Final = {"spend": "", "shadow": "s", "peek": "p"}
 
 
 class _Question(NamedTuple):
@@ -96,6 +97,7 @@ class RedisAdmission(OnRedis):
             admission.key_version,
             admission.write,
             admission.counts_as_use,
+            admission.how,
         )
         known = self._questions.get(asked)
         if known is None or known.limits is not admission.limits or known.day != self._day:
@@ -128,6 +130,7 @@ class RedisAdmission(OnRedis):
             "" if admission.key_id is None else admission.key_version,
             self._day,
             ("1" if admission.write else "") if admission.counts_as_use else "0",
+            _HOW[admission.how],
             len(admission.handles),
         ]
         for handle in admission.handles:

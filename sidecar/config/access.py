@@ -1,0 +1,36 @@
+"""The settings of who may do what, and of whether it holds already."""
+# ruff: noqa: RUF009 - `setting` and `nested` declare fields, they make no values
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sidecar.config import values as v
+from sidecar.config.reader import listed, nested, setting
+
+
+@dataclass(frozen=True, slots=True)
+class ModeConfig:
+    """Which guards only take note of what they would refuse."""
+
+    scopes: Literal["enforce", "shadow"] = setting(v.one_of(("enforce", "shadow")), "enforce")
+    limits: Literal["enforce", "shadow"] = setting(v.one_of(("enforce", "shadow")), "enforce")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsConfig:
+    """What tools do, by exact name or glob; stronger than what the upstream says of them."""
+
+    read: tuple[str, ...] = setting(listed(v.glob), ())
+    write: tuple[str, ...] = setting(listed(v.glob), ())
+    destructive: tuple[str, ...] = setting(listed(v.glob), ())
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """How a tool's class is known."""
+
+    trust_annotations: bool = setting(v.flag, True)
+    filter_lists: Literal["keys", "all", "none"] = setting(v.one_of(("keys", "all", "none")), "keys")
+    tools: ToolsConfig = nested(ToolsConfig)
