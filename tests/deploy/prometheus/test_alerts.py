@@ -10,6 +10,7 @@ import yaml
 
 from tests.deploy.prometheus.server import DEPLOY, SHIPPED, Prometheus, eventually, promtool
 
+LISTED = (DEPLOY / "metrics.md").read_text()
 METRIC = re.compile(r"\b(?:sidecar|process)_[a-z_]+\b")
 
 
@@ -32,6 +33,17 @@ def test_every_alert_has_a_severity_a_summary_and_a_section_of_the_runbook() -> 
         assert alert["annotations"]["summary"], name
         assert alert["annotations"]["runbook_url"] == f"deploy/runbook.md#{name.lower()}", name
     assert anchors() == {name.lower() for name in ALERTS}
+
+
+def test_what_the_runbook_says_is_in_the_log_and_in_the_settings_is_there() -> None:
+    runbook = (DEPLOY / "runbook.md").read_text()
+    sources = "".join(path.read_text() for path in (DEPLOY.parent / "sidecar").rglob("*.py"))
+    settings = (DEPLOY.parent / "config.yaml").read_text()
+    events = set(re.findall(r"`([a-z]+_[a-z_]+)`", runbook))
+    assert {name for name in events if name not in sources + settings and name not in LISTED} == set()
+    reasons = set(re.findall(r"\*((?:token|key)_[a-z]+)\*", runbook))
+    assert len(reasons) >= 8
+    assert {reason for reason in reasons if f'"{reason}"' not in sources} == set()
 
 
 def test_every_alert_is_tested_for_waking_and_for_letting_sleep() -> None:
