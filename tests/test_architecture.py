@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 IMPURE = {
     *("aiohttp", "redis", "sqlite3", "asyncio", "bcrypt", "structlog", "httptools", "uvloop", "prometheus_client"),
-    *("time", "os", "random", "secrets", "socket", "ssl", "threading", "subprocess", "logging", "pathlib"),
+    *("hiredis", "time", "os", "random", "secrets", "socket", "ssl", "threading", "subprocess", "logging", "pathlib"),
 }
 
 

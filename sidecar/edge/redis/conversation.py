@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
+from hiredis import ProtocolError, Reader
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -17,8 +18,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-_END: Final = b"\r\n"
-_SIMPLE, _ERROR, _NUMBER, _BULK, _ARRAY = b"+-:$*"
+_NOT_ALL_HERE: Final = object()
 _ERRORS: Final[dict[str, type[RedisError]]] = {
     "LOADING": BusyLoadingError,
     "MASTERDOWN": MasterDownError,
@@ -32,21 +32,22 @@ _ERRORS: Final[dict[str, type[RedisError]]] = {
 
 
 class Conversation(asyncio.Protocol):
-    """Reads replies as RESP 2 has them; one batch of commands at a time.
+    """Reads replies; one batch of commands at a time.
 
-    redis-py opens the connection, with all that its URL can say of TLS, names and passwords. Its reader is not used:
-    it takes some 10 us and several coroutines for each reply, and every request waits for one.
+    redis-py opens the connection, with all that its URL can say of TLS, names and passwords. Its way to read is not
+    used: it takes some 10 us and several coroutines for each reply, and every request waits for one.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer  # it would close the transport when nobody had it any more
         self._transport = cast(asyncio.Transport, writer.transport)
-        self._received = b""
+        self._reader = Reader(replyError=_error, errors="replace", notEnoughData=_NOT_ALL_HERE)
         self._replies: list[Any] = []
         self._expected = 0
         self._waiter: asyncio.Future[list[Any]] | None = None
         self._is_over = False
-        self._closed = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._closed = self._loop.create_future()
         self._transport.set_protocol(self)
 
     @classmethod
@@ -72,11 +73,11 @@ class Conversation(asyncio.Protocol):
         """Send so many packed commands and return their replies; an error that is one's reply is among them.
 
         Raises:
-            ConnectionError: the connection was closed, or what came is not RESP 2.
+            ConnectionError: the connection was closed, or what came is not Redis's protocol.
         """
         self._expected = count
         self._replies = []
-        waiter: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiter = waiter
         self._transport.write(commands)
         try:
@@ -101,20 +102,18 @@ class Conversation(asyncio.Protocol):
         if self._waiter is None or self._waiter.done():
             self.close()
             return
-        received = self._received + data if self._received else data
-        at, replies, expected = 0, self._replies, self._expected
+        reader, replies, expected = self._reader, self._replies, self._expected
         try:
-            while len(replies) < expected and (read := _read(received, at)) is not None:
-                reply, at = read
+            reader.feed(data)
+            while len(replies) < expected and (reply := reader.gets()) is not _NOT_ALL_HERE:
                 replies.append(reply)
-        except (ValueError, IndexError, RecursionError):
+        except ProtocolError:
             self._waiter.set_exception(ConnectionError("what came is not Redis's protocol"))
             self.close()
             return
-        self._received = received[at:]
         if len(replies) == expected:
             self._waiter.set_result(replies)
-            if self._received:  # more replies than commands
+            if reader.has_data():  # more replies than commands
                 self.close()
 
     def eof_received(self) -> None:
@@ -128,49 +127,7 @@ class Conversation(asyncio.Protocol):
             self._closed.set_result(None)
 
 
-def _read(received: bytes, at: int) -> tuple[Any, int] | None:
-    """Return the reply that begins here and where the next one does; None when it has not all come.
-
-    Raises:
-        ValueError, IndexError: this is no reply.
-    """
-    end = received.find(_END, at)
-    if end < 0:
-        return None
-    kind, after = received[at], end + 2
-    if kind == _BULK:
-        size = int(received[at + 1 : end])
-        if size < 0:
-            return None, after
-        if len(received) < after + size + 2:
-            return None
-        return received[after : after + size], after + size + 2
-    if kind == _NUMBER:
-        return int(received[at + 1 : end]), after
-    if kind == _SIMPLE:
-        return received[at + 1 : end], after
-    if kind == _ERROR:
-        return _error(received[at + 1 : end]), after
-    if kind == _ARRAY:
-        return _read_array(received, int(received[at + 1 : end]), after)
-    raise ValueError("no reply begins so")
-
-
-def _read_array(received: bytes, count: int, at: int) -> tuple[Any, int] | None:
-    if count < 0:
-        return None, at
-    items = []
-    for _ in range(count):
-        read = _read(received, at)
-        if read is None:
-            return None
-        item, at = read
-        items.append(item)
-    return items, at
-
-
-def _error(line: bytes) -> RedisError:
-    text = line.decode("utf-8", "replace")
+def _error(text: str) -> RedisError:
     word, _, rest = text.partition(" ")
     error = _ERRORS.get(word)
     return ResponseError(text) if error is None else error(rest)
