@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,6 +25,7 @@ _METHODS: Final = {"GET": b"GET ", "POST": b"POST ", "DELETE": b"DELETE "}
 _TARGET: Final = re.compile(rb"/[!-~\x80-\xff]*")
 _ORDINARY: Final = bytes(set(range(256)) - set(b"\r\n\0"))
 _OURS: Final = re.compile(rb"\n(?:host|content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.I)
+_REMEMBERED_TARGETS: Final = 64
 _SMALL_BODY_BYTES: Final = 65_536
 _SHORTEST_TIMER_S: Final = 0.001
 _REACHABLE_S: Final = 0.5
@@ -37,13 +40,12 @@ class Deadlines(Generic[W]):
         self._expire = expire
         self._timer: asyncio.TimerHandle | None = None
         self.due: dict[W, float] = {}
-        """What waits, longest first, and until when on the loop's clock."""
+        """What waits, longest first, and until when by the clock that never goes back."""
 
     def start(self, waiting: W) -> None:
-        loop = asyncio.get_running_loop()
-        self.due[waiting] = loop.time() + self._wait_s
+        self.due[waiting] = time.monotonic() + self._wait_s
         if self._timer is None:
-            self._timer = loop.call_later(self._wait_s, self._fire)
+            self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._fire)
 
     def stop(self, waiting: W) -> None:
         self.due.pop(waiting, None)
@@ -61,7 +63,7 @@ class Deadlines(Generic[W]):
     def _fire(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        now = loop.time()
+        now = time.monotonic()
         while self.due:
             waiting, until = next(iter(self.due.items()))
             if until > now:
@@ -152,7 +154,7 @@ class UpstreamClient:
             else:
                 await connection.write_slowly(head, body, answer)
                 self._awaiting.restart(answer)
-            await answer.head()
+            await answer.head(connection.loop)
         except BaseException:
             answer.close()
             raise
@@ -183,8 +185,8 @@ class UpstreamClient:
 
     def _head(self, method: str, target: str, headers: Headers, body: bytes) -> bytes:
         """Build everything before the body. Policy has judged its parts; a slip there must not get past here."""
-        path = target.encode("utf-8", "surrogateescape")
-        if method not in _METHODS or not _TARGET.fullmatch(path):
+        path = _on_the_wire(target)
+        if method not in _METHODS:
             raise ValueError("not a request line")
         fields = b"\r\n".join((b"", *map(b": ".join, headers)))
         if fields.translate(None, _ORDINARY) != b"\r\n" * len(headers) or _OURS.search(fields):
@@ -225,6 +227,15 @@ class UpstreamClient:
         self._open.discard(connection)
         if self._closed and not self._open:
             self._all_lost.set()
+
+
+@lru_cache(maxsize=_REMEMBERED_TARGETS)
+def _on_the_wire(target: str) -> bytes:
+    """Return a request's target as it is sent; remembered for those that came last, by their text."""
+    path = target.encode("utf-8", "surrogateescape")
+    if not _TARGET.fullmatch(path):
+        raise ValueError("not a request line")
+    return path
 
 
 def _host(address: str, port: int, default_port: int) -> bytes:

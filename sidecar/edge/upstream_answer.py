@@ -50,13 +50,12 @@ class Answer:
         self._waiter: asyncio.Future[bool] | None = None
         self._idle_timeout_s = idle_timeout_s
 
-    async def head(self) -> None:
-        """Return when status and headers are here.
+    async def head(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Return when status and headers are here, on the running `loop`: to ask which one it is costs a system call.
 
         Raises:
             Denial: they will not come.
         """
-        loop = asyncio.get_running_loop()
         while self.status == 0:
             if self.error is not None:
                 raise self.error

@@ -40,6 +40,7 @@ class Connection(asyncio.Protocol):
         "_until_close",
         "_writable",
         "_written",
+        "loop",
         "owner",
     )
 
@@ -121,6 +122,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.loop = asyncio.get_running_loop()
         self._poll = select.poll() if hasattr(select, "poll") else None  # not on Windows
         if self._poll is not None:
             self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)

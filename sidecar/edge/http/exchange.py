@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import secrets
 import time
+from collections.abc import Awaitable
 from typing import Final
 
 from aiohttp import web
@@ -77,7 +78,8 @@ class Exchange:
         declared = self._declared_bytes
         if declared > max_body_bytes:
             raise PayloadTooLarge("body_too_large", detail=f"{declared} bytes announced")
-        if self.facts.headers.get("expect", "").lower() == "100-continue":
+        expected = self.facts.headers.get("expect")
+        if expected is not None and expected.lower() == "100-continue":
             self.request.invite_body()
         self._body_taken = True
         if self.request.has_arrived:
@@ -111,10 +113,10 @@ class Exchange:
         headers.require_plain_framing(self.facts.headers, self.request.version)
         self._is_doubtful = False
 
-    async def send(self, response: Response) -> None:
+    def send(self, response: Response) -> Awaitable[None]:
         """Send a whole answer: the connection's last where bytes of the request were left unread."""
         self.request.closes |= self.unread
-        await self.request.send(response)
+        return self.request.send(response)
 
     def abandon(self) -> None:
         """Break off the client's connection, for a client that does not read."""
@@ -208,14 +210,14 @@ def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...]) -> RequestF
     collected, repeated = headers.collect(request.take_headers())
     path, mark, query = request.target.partition("?")
     presented = collected.get("x-request-id")
-    chosen = presented if presented is not None and _REQUEST_ID.fullmatch(presented) else secrets.token_hex(16)
+    chosen = presented if presented is not None and _REQUEST_ID.fullmatch(presented) else os.urandom(16).hex()
     return RequestFacts(
-        method=request.method,
-        path=path,
-        query=query if mark else None,
-        headers=collected,
-        repeated=repeated,
-        client=addresses.client_address(request.remote, collected.get("x-forwarded-for"), trusted_proxies),
-        request_id=chosen,
-        era=jsonrpc.era_of(collected.get("mcp-protocol-version")),
+        request.method,
+        path,
+        query if mark else None,
+        collected,
+        repeated,
+        addresses.client_address(request.remote, collected.get("x-forwarded-for"), trusted_proxies),
+        chosen,
+        jsonrpc.era_of(collected.get("mcp-protocol-version")),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -16,7 +16,6 @@ from sidecar.policy.discovery import Discovery
 IDENTITY_KEYS_PATH: Final = "/.well-known/sidecar-keys.json"
 _SERVER: Final = (b"Server", b"sidecar")
 _TO_ANY_ORIGIN: Final = wire(ANY_ORIGIN)
-A = TypeVar("A")
 
 _DOCUMENT_METHODS: Final = ("GET", "OPTIONS")
 
@@ -39,7 +38,7 @@ class Front:
         """Tell whether there is a document here."""
         return path in self._documents
 
-    async def publish(self, exchange: Exchange) -> Response:
+    def publish(self, exchange: Exchange) -> Response:
         """Answer with the document at the request's path.
 
         Raises:
@@ -47,7 +46,8 @@ class Front:
         """
         facts = exchange.facts
         if not self.publishes(facts.path):
-            return await self.answer(exchange, None, _nothing_here)
+            self.receive(exchange, None)
+            raise NotFound("path_unknown")
         if facts.method not in _DOCUMENT_METHODS:
             raise _method_not_allowed(_DOCUMENT_METHODS)
         exchange.require_plain_framing()
@@ -59,27 +59,24 @@ class Front:
         self.mark(exchange, response.lines)
         return response
 
-    async def answer(
-        self,
-        exchange: Exchange,
-        methods: tuple[str, ...] | None,
-        act: Callable[[], Awaitable[A]],
-    ) -> A | Response:
-        """Answer by `act` what asks for it rightly; None for `methods` is nothing at all. Preflights are answered here.
+    def receive(self, exchange: Exchange, methods: tuple[str, ...] | None) -> Response | None:
+        """Return None when the request asks rightly for one of these methods, or the answer to a preflight for them.
+
+        None for `methods` is nothing at all.
 
         Raises:
-            Denial: whatever is against it, or what `act` raises.
+            Denial: whatever is against it.
         """
         facts = exchange.facts
         exchange.require_plain_framing()
         self._browsers.require_allowed(facts)
         if methods is None:
             raise NotFound("path_unknown")
-        if is_preflight(facts):
+        if facts.method == "OPTIONS" and is_preflight(facts):
             return self._preflight(exchange, methods)
         if facts.method not in methods:
             raise _method_not_allowed(methods)
-        return await act()
+        return None
 
     def mark(self, exchange: Exchange, lines: Lines) -> None:
         """Add what every answer carries."""
@@ -102,7 +99,3 @@ class Front:
 
 def _method_not_allowed(methods: tuple[str, ...]) -> MethodNotAllowed:
     return MethodNotAllowed("method_not_allowed", headers=(("Allow", ", ".join(methods)),))
-
-
-async def _nothing_here() -> Response:
-    raise NotFound("path_unknown")

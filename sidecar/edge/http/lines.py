@@ -33,8 +33,8 @@ def record(
         "outcome": outcome,
         "reason": exchange.ended_by if denial is None else denial.reason,
         "status": status,
-        "duration_ms": round(seconds * 1000, 3),
-        "upstream_ms": None if exchange.upstream_s is None else round(exchange.upstream_s * 1000, 3),
+        "duration_ms": _ms(seconds),
+        "upstream_ms": None if exchange.upstream_s is None else _ms(exchange.upstream_s),
     }
     if denial is not None and denial.detail is not None:
         members["detail"] = denial.detail
@@ -54,3 +54,8 @@ def record(
         upstream_status=exchange.upstream_status,
         shadowed=shadowed,
     )
+
+
+def _ms(seconds: float) -> float:
+    """Return milliseconds, to the microsecond."""
+    return round(seconds * 1_000_000) / 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
-from functools import partial
 from typing import Final
 
 import orjson
@@ -94,33 +93,18 @@ class PublicServer:
         await self.finish_acts()
 
     async def handle(self, request: Request) -> None:
-        """Answer one request."""
+        """Answer one request; whatever comes of it, the log gets its line."""
         exchange = Exchange(request, self._trusted_proxies, self._room)
-        path = exchange.facts.path
-        route = self._routes.get(path)
-        if route is not None:
-            answer = self._front.answer(exchange, _ROUTE_METHODS, partial(self._proxy, exchange, route))
-            await self._attempt(exchange, path, route, answer)
-        elif path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
-            methods = self._management.methods(path)
-            answer = self._front.answer(exchange, methods, partial(self._manage, exchange))
-            await self._attempt(exchange, MANAGEMENT_PATH, None, answer)
-        else:
-            label = path if self._front.publishes(path) else "other"
-            await self._attempt(exchange, label, None, self._front.publish(exchange))
-
-    async def _attempt(
-        self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[Response | None]
-    ) -> None:
-        """Have the request answered; whatever comes of it, the log gets its line."""
+        route = self._routes.get(exchange.facts.path)
+        label = self._label(exchange.facts.path) if route is None else route.path
         forwards = route is not None and exchange.facts.method in _ROUTE_METHODS
         outcome, status = FORWARDED if forwards else ANSWERED, None
         self._under_way += 1
         try:
-            await self._answer(exchange, label, route, answer)
-            status = exchange.request.status
+            await self._answer(exchange, label, route)
+            status = request.status
         except (ConnectionError, asyncio.CancelledError):
-            status = exchange.streamed_status if exchange.denial is None else exchange.request.status
+            status = exchange.streamed_status if exchange.denial is None else request.status
             outcome = _left(exchange, outcome)
             raise
         finally:
@@ -133,12 +117,21 @@ class PublicServer:
             record(self._observer, exchange, label, outcome, status)
             self._audited.refused(exchange, label, status)
 
-    async def _answer(
-        self, exchange: Exchange, label: str, route: Route | None, answer: Awaitable[Response | None]
-    ) -> None:
-        """Await an answer and send it, unless it was streamed; a refusal is sent in its place."""
+    def _label(self, path: str) -> str:
+        if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
+            return MANAGEMENT_PATH
+        return path if self._front.publishes(path) else "other"
+
+    async def _answer(self, exchange: Exchange, label: str, route: Route | None) -> None:
+        """Send an answer, unless it was streamed; a refusal is sent in its place."""
+        response: Response | None
         try:
-            response = await answer
+            if route is not None:
+                response = await self._proxy(exchange, route)
+            elif label == MANAGEMENT_PATH:
+                response = await self._manage(exchange)
+            else:
+                response = self._front.publish(exchange)
             if response is not None:
                 await exchange.send(response)
         except Denial as denial:
@@ -149,6 +142,9 @@ class PublicServer:
             await self._refuse(exchange, label, route, InternalError("internal_error", detail=place_of(fault)))
 
     async def _proxy(self, exchange: Exchange, route: Route) -> Response | None:
+        preflight = self._front.receive(exchange, _ROUTE_METHODS)
+        if preflight is not None:
+            return preflight
         facts = exchange.facts
 
         def read_body() -> Awaitable[bytes | None]:
@@ -238,6 +234,9 @@ class PublicServer:
 
     async def _manage(self, exchange: Exchange) -> Response:
         facts = exchange.facts
+        preflight = self._front.receive(exchange, self._management.methods(facts.path))
+        if preflight is not None:
+            return preflight
 
         async def read_body() -> bytes | None:
             if not exchange.request.has_body:

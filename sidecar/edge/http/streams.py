@@ -38,10 +38,10 @@ class _Awaited:
 
     __slots__ = ("_answers", "_exchange", "refusal", "task")
 
-    def __init__(self, answers: _Answers, exchange: Exchange) -> None:
+    def __init__(self, answers: _Answers, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
         self._answers = answers
         self._exchange = exchange
-        self.task = cast("asyncio.Task[object]", asyncio.current_task())
+        self.task = cast("asyncio.Task[object]", asyncio.current_task(loop))
         self.refusal: Denial | None = None
 
     def __enter__(self) -> None:
@@ -87,6 +87,7 @@ class OpenStreams:
         self.offline_grace_s = offline_grace_s
         self._clock = clock
         self._sleep = sleep
+        self._loop = asyncio.get_running_loop()
         self._answers: _Answers = {}
         """In the order in which they were last looked at, the longest ago first."""
         self._expiries: dict[Exchange, asyncio.TimerHandle] = {}
@@ -101,7 +102,7 @@ class OpenStreams:
         Raises:
             Denial: the caller's credential was revoked, and nothing of an answer was sent.
         """
-        return _Awaited(self._answers, exchange)
+        return _Awaited(self._answers, exchange, self._loop)
 
     @contextlib.contextmanager
     def open(self, exchange: Exchange, answer: UpstreamAnswer) -> Iterator[None]:
@@ -196,8 +197,7 @@ class OpenStreams:
         earlier = self._expiries.get(exchange)
         if earlier is not None:
             earlier.cancel()
-        loop = asyncio.get_running_loop()
-        self._expiries[exchange] = loop.call_later(exchange.valid_for_s, self._end, exchange, EXPIRED)
+        self._expiries[exchange] = self._loop.call_later(exchange.valid_for_s, self._end, exchange, EXPIRED)
 
     def _revoke(self, exchange: Exchange, denial: Denial) -> None:
         awaited = self._answers.get(exchange)
@@ -212,4 +212,4 @@ class OpenStreams:
         if answer is not None and not isinstance(answer, _Awaited) and exchange not in self._farewells:
             exchange.ended_by = reason
             answer.close()
-            self._farewells[exchange] = asyncio.get_running_loop().call_later(FAREWELL_S, exchange.abandon)
+            self._farewells[exchange] = self._loop.call_later(FAREWELL_S, exchange.abandon)

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -52,7 +53,8 @@ def unnoted(trip_s: float) -> None:
     """Take no note of how long a trip took."""
 
 
-class Call(NamedTuple):
+@dataclass(slots=True)
+class Call:
     """One command on its way, and who waits for its reply."""
 
     packed: bytes
@@ -61,7 +63,7 @@ class Call(NamedTuple):
 
 
 class Link:
-    """Sends calls to one Redis and hands each its own reply."""
+    """Sends calls to one Redis and hands each its own reply. Belongs to the event loop that it was made on."""
 
     def __init__(self, url: str, timeout_s: float, note_trip: Callable[[float], None] = unnoted) -> None:
         # One deadline per trip is ours: a timer per reply, as socket_timeout sets it, costs more than the reply.
@@ -75,6 +77,7 @@ class Link:
             protocol=2,
         )
         self._note_trip = note_trip
+        self._loop = asyncio.get_running_loop()
         self._idle: list[Conversation] = []
         self._openings: list[asyncio.Task[Conversation]] = []
         """Connections that came too late for the trip they were opened for, or still are on their way."""
@@ -98,12 +101,11 @@ class Link:
 
     def send(self, packed: bytes, script: Script | None) -> asyncio.Future[Any]:
         """Send a command that was packed before; see `call`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
             settle(future, ConnectionError("the store is closed"))
             return future
-        if self._problem is not None and (self._trips or loop.time() < self._paused_until):
+        if self._problem is not None and (self._trips or self._loop.time() < self._paused_until):
             settle(future, self._problem)
             return future
         self._waiting.append(Call(packed, future, script))
@@ -126,7 +128,7 @@ class Link:
         """Begin a trip for who waits; it departs in the next tick with all that have come until then."""
         if self._waiting and not self._boarding and len(self._trips) < MAX_TRIPS:
             self._boarding = True
-            trip = asyncio.create_task(self._travel())
+            trip = self._loop.create_task(self._travel())
             self._trips.add(trip)
             trip.add_done_callback(self._arrived)
 
@@ -154,7 +156,7 @@ class Link:
             if not isinstance(error, RedisError | OSError | TimeoutError):
                 raise
             self._problem = error
-            self._paused_until = asyncio.get_running_loop().time() + PAUSE_S
+            self._paused_until = self._loop.time() + PAUSE_S
         else:
             self._problem = None
             for call, reply in zip(calls, replies, strict=True):
@@ -189,14 +191,15 @@ class Link:
             if conversation.is_live():
                 return conversation
             conversation.close()
-        loop, opening = asyncio.get_running_loop(), self._opening()
-        began = loop.time()
+        opening = self._opening()
+        began = self._loop.time()
         try:
             conversation = await asyncio.shield(opening)
         except asyncio.CancelledError:
             self._openings.append(opening)
             raise
-        if loop.time() - began > self._timeout_s / 2:  # what is left is too little, and being late would close it again
+        if self._loop.time() - began > self._timeout_s / 2:
+            # What is left is too little, and being late would close it again.
             self._idle.append(conversation)
             raise TimeoutError
         return conversation
