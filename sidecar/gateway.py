@@ -216,17 +216,17 @@ class Gateway:
             key = principal.key
             verdict = await self._admissions.admit(
                 Admission(
-                    account=principal.account,
-                    credential_id=principal.credential_id,
-                    issued_at=principal.issued_at,
-                    limits=limits,
-                    write=write,
-                    key_id=None if key is None else key.id,
-                    key_version=0 if key is None else key.version,
-                    token_id=principal.token_id,
-                    handles=belongs_to,
-                    counts_as_use=counts_as_use,
-                    how=self._how,
+                    principal.account,
+                    principal.credential_id,
+                    principal.issued_at,
+                    limits,
+                    write,
+                    counts_as_use,
+                    self._how,
+                    None if key is None else key.id,
+                    0 if key is None else key.version,
+                    principal.token_id,
+                    belongs_to,
                 )
             )
             if verdict.standing != "key_changed":

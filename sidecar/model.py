@@ -26,7 +26,8 @@ else:
     def per_request(*, frozen, slots):
         """Make a data class of which every request makes some. Nothing assigns to one: the type checker sees to that.
 
-        When the program runs a frozen data class takes three to six times as long to make as one that is not.
+        When the program runs a frozen data class takes three to six times as long to make as one that is not, and one
+        that is made by keywords three times as long as one that is made by position, as the hot path does.
         """
         return dataclass(slots=slots, unsafe_hash=frozen)
 
@@ -194,7 +195,7 @@ class Verdict:
 
     @property
     def admitted(self) -> bool:
-        return self.standing == "good" and all(quota.retry_s <= 0 for quota in self.quotas)
+        return self.standing == "good" and not [quota for quota in self.quotas if quota.retry_s > 0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from sidecar.denials import BadGateway
@@ -14,6 +15,7 @@ _DROPPED: Final = frozenset(
         *(b"server", b"set-cookie", b"www-authenticate", b"x-request-id", b"content-length"),
     }
 )
+_REMEMBERED_NAMES: Final = 512
 _DROPPED_PREFIXES: Final = (b"access-control-", b"signature", b"x-ratelimit-", b"ratelimit")
 
 
@@ -48,14 +50,20 @@ def to_client(lines: Headers) -> list[tuple[bytes, bytes]]:
     named: frozenset[str] = frozenset()
     kept = []
     for line in lines:
-        lower = line[0].lower()
-        if lower == b"connection":
-            named |= connection_tokens(line[1].decode("latin-1"))
-        elif lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES):
+        if _crosses(line[0]):
             kept.append(line)
+        elif line[0].lower() == b"connection":
+            named |= connection_tokens(line[1].decode("latin-1")) - HOP_BY_HOP
     if named:
         return [line for line in kept if line[0].lower().decode("latin-1") not in named]
     return kept
+
+
+@lru_cache(maxsize=_REMEMBERED_NAMES)
+def _crosses(name: bytes) -> bool:
+    """Tell it of a name in whatever spelling; remembered for those that came last."""
+    lower = name.lower()
+    return lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES)
 
 
 def content_length(lines: Headers) -> bytes | None:

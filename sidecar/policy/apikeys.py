@@ -103,13 +103,13 @@ def judge(record: KeyRecord | None, now: float) -> None:
 def principal(record: KeyRecord) -> Principal:
     """Say who comes with this key, once its secret was verified and `judge` let it pass."""
     return Principal(
-        account=record.account,
-        subject=record.id,
-        kind="api_key",
-        credential_id=record.id,
-        scopes=record.scopes,
-        issued_at=record.created_at,
-        expires_at=record.expires_at,
+        record.account,
+        record.id,
+        "api_key",
+        record.id,
+        record.scopes,
+        record.created_at,
+        record.expires_at,
         key=record,
     )
 

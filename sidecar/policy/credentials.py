@@ -25,7 +25,8 @@ def extract(facts: RequestFacts, accepts: tuple[CredentialKind, ...]) -> Credent
     authorization, api_key = headers.get("authorization"), headers.get("x-api-key")
     if facts.query is not None and _names_access_token(facts.query):
         raise InvalidRequest("credential_in_query", "Send the credential in a header, never in the query")
-    if not facts.repeated.isdisjoint(("authorization", "x-api-key")) or not (authorization is None or api_key is None):
+    doubled = facts.repeated and not facts.repeated.isdisjoint(("authorization", "x-api-key"))
+    if doubled or not (authorization is None or api_key is None):
         raise InvalidRequest("credential_repeated", "Send exactly one credential, in exactly one header")
     if authorization is None and api_key is None:
         raise refusal(accepts, "credential_missing")

@@ -26,6 +26,8 @@ _PASSED: Final = {
 _JUDGED: Final = frozenset({"content-type", "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"})
 """What was judged must also be what is sent, so these can't be called hop-by-hop."""
 _PASSED_PREFIX: Final = "mcp-param-"
+_JSON: Final = "application/json"
+"""As nearly all say it."""
 _JSON_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
 _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 """Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
@@ -73,9 +75,9 @@ def to_upstream(facts: RequestFacts, pass_headers: frozenset[str], *, session: s
             or a `Connection` that would take away what was judged.
     """
     headers = facts.headers
-    if not _SESSION_ID.fullmatch(headers.get("mcp-session-id", "-")):
+    if "mcp-session-id" in headers and not _SESSION_ID.fullmatch(headers["mcp-session-id"]):
         raise InvalidRequest("session_id_malformed", "Mcp-Session-Id must be visible ASCII")
-    if not _PROTOCOL_VERSION.fullmatch(headers.get("mcp-protocol-version", "-")):
+    if "mcp-protocol-version" in headers and not _PROTOCOL_VERSION.fullmatch(headers["mcp-protocol-version"]):
         raise InvalidRequest("version_malformed", "MCP-Protocol-Version must be one version's name")
     named = connection_tokens(headers.get("connection"))
     if not named.isdisjoint(_JUDGED):
@@ -120,9 +122,10 @@ def require_json(headers: Mapping[str, str]) -> None:
     Raises:
         UnsupportedMediaType: another media type or charset, none at all, or any content coding.
     """
-    if headers.get("content-encoding", "identity").lower() != "identity":
+    if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
         raise UnsupportedMediaType("content_encoding")
-    if not _JSON_TYPE.fullmatch(headers.get("content-type", "")):
+    content_type = headers.get("content-type", "")
+    if content_type != _JSON and not _JSON_TYPE.fullmatch(content_type):
         raise UnsupportedMediaType("content_type")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import itertools
 import re
 from base64 import urlsafe_b64encode
 from binascii import b2a_base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, TypeGuard
 
@@ -20,8 +19,7 @@ IDENTITY_HEADERS: Final = ("X-Account-Id", "X-Account-Scopes", "X-Auth-Method", 
 """In the order in which they are sent and signed."""
 
 Lines = tuple[tuple[str, str], ...]
-_Shape = tuple[tuple[str, ...], bool, bool]
-"""Which parts a request has: its identity headers, a digest, a session."""
+_REQUEST_ID: Final = IDENTITY_HEADERS[-1]
 
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9._:|@+/=-]{1,128}")
 _SUBJECT: Final = re.compile(r"[!-~]{1,255}")
@@ -71,7 +69,7 @@ class Signer:
         ValueError: no keys, ids that are doubled or need quoting, key material or an authority that can't be used.
     """
 
-    __slots__ = ("_forms", "_published", "_seal", "_tail", "_ttl_s")
+    __slots__ = ("_authority", "_published", "_seal", "_tail", "_ttl_s")
 
     def __init__(self, keys: tuple[IdentityKey, ...], *, authority: str, ttl_s: int) -> None:
         if not keys or len({key.id for key in keys}) != len(keys):
@@ -85,7 +83,7 @@ class Signer:
         self._published = tuple(_jwk(key) for key in keys if key.algorithm == "ed25519")
         self._tail = f'";keyid="{keys[0].id}";alg="{keys[0].algorithm}";tag="mcp-sidecar"'
         self._ttl_s = ttl_s
-        self._forms = {shape: _form(shape, authority) for shape in _shapes()}
+        self._authority = f'"@authority": {authority}\n'
 
     def sign(
         self,
@@ -102,27 +100,29 @@ class Signer:
         """Return the ``Signature-Input`` and ``Signature`` lines of one request.
 
         `path` and `query` are the raw target's, before and after the first ``?``; no query and an empty one sign
-        alike (RFC 9421 section 2.2.7). `identity` holds any of `IDENTITY_HEADERS`, in that order; `digest` and
-        `session_id` are the values of ``Content-Digest`` and ``Mcp-Session-Id``, None where that header is not sent.
+        alike (RFC 9421 section 2.2.7). `identity` holds any of `IDENTITY_HEADERS`, in that order, and always
+        the last one; `digest` and `session_id` are the values of ``Content-Digest`` and ``Mcp-Session-Id``, None where
+        that header is not sent.
 
         Raises:
             ValueError: a value that can't be signed as it stands: anything but printable ASCII.
         """
-        form = self._forms.get((tuple([name for name, _ in identity]), digest is not None, session_id is not None))
-        if form is None:
+        if not identity or identity[-1][0] != _REQUEST_ID:
             raise ValueError("not identity headers in their order")
-        values = [method, path or "/", query or ""]
-        if digest is not None:
-            values.append(digest)
-        values += [value for _, value in identity]
-        if session_id is not None:
-            values.append(session_id)
-        text = "".join(values)
-        if not (text.isascii() and text.isprintable() and _QUOTABLE.fullmatch(nonce)):
+        request_id = identity[-1][1]
+        told = f"{method}{path}{query}{digest}{request_id}{session_id}"
+        if not (told.isascii() and told.isprintable() and _QUOTABLE.fullmatch(nonce)):
             raise ValueError("a value to be signed is not printable ASCII")
-        base, components = form
-        params = f'{components};created={now:d};expires={now + self._ttl_s:d};nonce="{nonce}{self._tail}'
-        signature = _base64(self._seal((base % (*values, params)).encode()))
+        components = '("@method" "@authority" "@path" "@query"'
+        base = f'"@method": {method}\n{self._authority}"@path": {path or "/"}\n"@query": ?{query or ""}\n'
+        if digest is not None:
+            components, base = f'{components} "content-digest"', f'{base}"content-digest": {digest}\n'
+        names, lines = _spoken(identity[:-1])
+        components, base = f'{components}{names} "x-request-id"', f'{base}{lines}"x-request-id": {request_id}\n'
+        if session_id is not None:
+            components, base = f'{components} "mcp-session-id"', f'{base}"mcp-session-id": {session_id}\n'
+        params = f'{components});created={now:d};expires={now + self._ttl_s:d};nonce="{nonce}{self._tail}'
+        signature = _base64(self._seal(f'{base}"@signature-params": {params}'.encode()))
         return (("Signature-Input", f"sidecar={params}"), ("Signature", f"sidecar=:{signature}:"))
 
     def jwks(self) -> dict[str, Any]:
@@ -167,23 +167,22 @@ def _lasting_lines(account: str, scopes: tuple[str, ...], kind: CredentialKind, 
     return (("X-Account-Id", account), ("X-Account-Scopes", " ".join(scopes)), *lines)
 
 
-def _shapes() -> Iterator[_Shape]:
-    for count in range(len(IDENTITY_HEADERS) + 1):
-        names = itertools.combinations(IDENTITY_HEADERS, count)
-        yield from itertools.product(names, (False, True), (False, True))
+@lru_cache(maxsize=_REMEMBERED)
+def _spoken(identity: Lines) -> tuple[str, str]:
+    """Return how identity headers stand in the list of components and in the signature base (RFC 9421 section 2.5).
 
-
-def _form(shape: _Shape, authority: str) -> tuple[str, str]:
-    """Return a %-template of the signature base (RFC 9421 section 2.5), and the list of its components."""
-    identity, has_digest, has_session = shape
-    authority = authority.replace("%", "%%")
-    lines = [("@method", "%s"), ("@authority", authority), ("@path", "%s"), ("@query", "?%s")]
-    lines += [("content-digest", "%s")] if has_digest else []
-    lines += [(name.lower(), "%s") for name in identity]
-    lines += [("mcp-session-id", "%s")] if has_session else []
-    base = "".join(f'"{name}": {value}\n' for name, value in lines)
-    components = " ".join(f'"{name}"' for name, _ in lines)
-    return f'{base}"@signature-params": %s', f"({components})"
+    Remembered under the lines themselves, of which it is a function, for the 10 000 that came last.
+    """
+    names = [name for name, _ in identity]
+    if names != [name for name in IDENTITY_HEADERS if name in names]:
+        raise ValueError("not identity headers in their order")
+    values = "".join([value for _, value in identity])
+    if not (values.isascii() and values.isprintable()):
+        raise ValueError("a value to be signed is not printable ASCII")
+    return (
+        "".join([f' "{name.lower()}"' for name in names]),
+        "".join([f'"{name.lower()}": {value}\n' for name, value in identity]),
+    )
 
 
 def _jwk(key: IdentityKey) -> dict[str, str]:

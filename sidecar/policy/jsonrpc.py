@@ -7,6 +7,7 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -47,7 +48,11 @@ _NAMED_BY: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Method -> the parameter that `Mcp-Name` mirrors (MCP 2026-07-28, streamable HTTP; tasks extension)."""
 
+_ROUTING: Final = frozenset({"mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id"})
+_REMEMBERED_VERSIONS: Final = 64
 
+
+@lru_cache(maxsize=_REMEMBERED_VERSIONS)
 def era_of(protocol_version: str | None) -> Era:
     """Tell the era from the `MCP-Protocol-Version` header alone, as servers do (MCP 2026-07-28, versioning)."""
     if protocol_version is None or not _VERSION.fullmatch(protocol_version):
@@ -114,7 +119,8 @@ def action(document: Mapping[str, Any], era: Era) -> Action:
     """
     if document.get("jsonrpc") != "2.0":
         raise InvalidRequest("jsonrpc_version", 'The message must carry "jsonrpc": "2.0"')
-    if "id" in document and id_of(document) is None:
+    message_id = id_of(document)
+    if message_id is None and "id" in document:
         raise InvalidRequest("jsonrpc_id", '"id" must be a string or an integer between -(2^53-1) and 2^53-1')
     if "method" not in document:
         return _response(document, era)
@@ -132,7 +138,7 @@ def action(document: Mapping[str, Any], era: Era) -> Action:
         if not method.startswith("notifications/"):
             raise InvalidRequest("jsonrpc_id", 'A request must carry an "id"')
         return Action("notification", method, params=params)
-    return Action("request", method, id_of(document), _tool(method, params), params)
+    return Action("request", method, message_id, _tool(method, params), params)
 
 
 def require_agreement(facts: RequestFacts, action: Action) -> None:
@@ -145,7 +151,7 @@ def require_agreement(facts: RequestFacts, action: Action) -> None:
     Raises:
         HeaderMismatch: missing, doubled or different `Mcp-Method`, `Mcp-Name` or protocol version.
     """
-    if not facts.repeated.isdisjoint(("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id")):
+    if facts.repeated and not facts.repeated.isdisjoint(_ROUTING):
         raise HeaderMismatch("routing_header_repeated", "A routing header was sent more than once")
     headers = facts.headers
     meta = action.params.get("_meta")

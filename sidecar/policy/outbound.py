@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from sidecar.model import Headers
@@ -12,6 +13,7 @@ _SESSION_ID: Final = b"Mcp-Session-Id"
 _WIRE_NAMES: Final = {
     name: name.encode("ascii") for name in (*IDENTITY_HEADERS, "Content-Digest", "Signature-Input", "Signature")
 }
+_REMEMBERED: Final = 10_000
 
 
 def target(path: str, query: str | None) -> str:
@@ -26,7 +28,7 @@ def signed(
     path: str,
     query: str | None,
     lines: Iterable[tuple[bytes, bytes]],
-    identity: Sequence[tuple[str, str]],
+    identity: tuple[tuple[str, str], ...],
     body: bytes | None,
     now: float,
     nonce: str,
@@ -43,12 +45,22 @@ def signed(
         method=method,
         path=path,
         query=query,
-        identity=tuple(identity),
+        identity=identity,
         digest=digest,
         session_id=session_id,
         now=int(now),
         nonce=nonce,
     )
-    ours = (*identity, *signature) if digest is None else (*identity, ("Content-Digest", digest), *signature)
+    sent += _lasting(identity[:-1])
+    ours = (*identity[-1:], *signature) if digest is None else (*identity[-1:], ("Content-Digest", digest), *signature)
     sent += [(_WIRE_NAMES[name], value.encode("ascii")) for name, value in ours]
     return tuple(sent)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _lasting(identity: tuple[tuple[str, str], ...]) -> Headers:
+    """Return the header lines that a principal's every request has as they stand on the wire.
+
+    Remembered under the lines themselves, of which it is a function, for the 10 000 that came last.
+    """
+    return tuple([(_WIRE_NAMES[name], value.encode("ascii")) for name, value in identity])

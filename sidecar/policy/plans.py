@@ -24,17 +24,22 @@ class Plans:
         """Return the plan. Tasks are everybody's own whatever the configuration says."""
         is_request = action.kind == "request"
         lists = _LISTS.get(action.method) if is_request else None
+        session = next((handle for handle in belongs_to if handle.kind == "session"), None) if belongs_to else None
+        begins_session = is_request and action.method == "initialize"
+        ends_session = action.kind == "end_session"
+        makes_task = is_request and action.method == "tools/call" and _may_make_task(action)
+        shows = self._shown(principal, facts, lists)
         return ResponsePlan(
-            principal=principal,
-            era=facts.era,
-            session_idle_s=self._session_idle_s,
-            message_id=action.id,
-            session=next((handle for handle in belongs_to if handle.kind == "session"), None) if belongs_to else None,
-            begins_session=is_request and action.method == "initialize",
-            ends_session=action.kind == "end_session",
-            makes_task=is_request and action.method == "tools/call" and _may_make_task(action),
-            shows=self._shown(principal, facts, lists),
-            lists=lists,
+            principal,
+            facts.era,
+            self._session_idle_s,
+            action.id,
+            session,
+            begins_session,
+            ends_session,
+            makes_task,
+            shows,
+            lists,
         )
 
     def _shown(self, principal: Principal, facts: RequestFacts, lists: ListKind | None) -> tuple[ListKind, ...]:

@@ -68,7 +68,9 @@ def declares_tasks(action: Action) -> bool:
     """Tell whether the request's client has declared the tasks extension, as it does on every request."""
     found: object = action.params
     for member in ("_meta", _CAPABILITIES, "extensions"):
-        found = found.get(member) if isinstance(found, dict) else None
+        if not isinstance(found, dict) or member not in found:
+            return False
+        found = found[member]
     return isinstance(found, dict) and TASKS_EXTENSION in found
 
 

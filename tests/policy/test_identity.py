@@ -234,9 +234,11 @@ def test_what_cannot_stand_in_a_header_is_never_signed(part: str, poison: str) -
 
 
 @pytest.mark.parametrize("poison", ["a\nb", "é"])
-def test_nor_in_an_identity_header(poison: str) -> None:
+@pytest.mark.parametrize("place", range(len(IDENTITY)))
+def test_nor_in_an_identity_header(place: int, poison: str) -> None:
+    poisoned = (IDENTITY[place][0], poison)
     with pytest.raises(ValueError, match="printable"):
-        signed(identity=(*IDENTITY[:-1], ("X-Request-Id", poison)))
+        signed(identity=(*IDENTITY[:place], poisoned, *IDENTITY[place + 1 :]))
 
 
 @pytest.mark.parametrize("nonce", ["", 'a"b', "a\\b", "a b", "n" * 129])
@@ -246,7 +248,17 @@ def test_a_nonce_that_would_need_quoting_is_never_signed(nonce: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "identity", [IDENTITY[::-1], (*IDENTITY, ("X-Account-Id", "b")), (("X-Else", "1"),), (("x-account-id", "a"),)]
+    "identity",
+    [
+        (),
+        IDENTITY[:-1],
+        IDENTITY[::-1],
+        (IDENTITY[1], IDENTITY[0], *IDENTITY[2:]),
+        (IDENTITY[0], *IDENTITY),
+        (*IDENTITY, ("X-Account-Id", "b")),
+        (("X-Else", "1"), IDENTITY[-1]),
+        (("x-account-id", "a"), IDENTITY[-1]),
+    ],
 )
 def test_only_identity_headers_in_their_order_are_signed(identity: tuple[tuple[str, str], ...]) -> None:
     with pytest.raises(ValueError, match="order"):
