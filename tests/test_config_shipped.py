@@ -103,6 +103,10 @@ QUIET = {
         ({"mode": {"scopes": "shadow"}}, "mode.scopes is shadow"),
         ({"mode": {"limits": "shadow"}}, "mode.limits is shadow"),
         ({"mode": {"scopes": "enforce"}}, None),
+        ({"audit": {"file": "audit.log", "arguments": "full"}}, "audit.redact is empty"),
+        ({"audit": {"file": "audit.log", "arguments": "full", "redact": ["password"]}}, None),
+        ({"audit": {"file": "audit.log"}}, None),
+        ({"audit": {"arguments": "full"}}, None),
     ],
 )
 def test_what_is_legal_and_probably_not_wanted_is_a_warning(change: dict[str, Any], word: str | None) -> None:

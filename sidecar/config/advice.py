@@ -22,6 +22,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *_about_limits(config),
         *_about_the_network(config),
         *_about_identity(config),
+        *_about_audit(config),
     )
 
 
@@ -110,6 +111,14 @@ def _about_identity(config: Config) -> Iterator[str]:
         yield (
             "identity.keys is empty: a signing key is made and kept beside the store; "
             "set one to keep it when the store is lost"
+        )
+
+
+def _about_audit(config: Config) -> Iterator[str]:
+    if config.audit.file is not None and config.audit.arguments == "full" and not config.audit.redact:
+        yield (
+            "audit.arguments is full and audit.redact is empty: whatever callers pass to tools is written down; "
+            "name what must not be"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ MAX_WAITING_BYTES: Final = 33_554_432
 BURST: Final = 1000
 PER_S: Final = 50.0
 """Refusals recorded at once, and then each second: of callers that are known, and as many of those that are not."""
+_TELLS_EACH_S: Final = 1.0
 _TOO_MUCH: Final = "[too much waited to be recorded]"
 
 Report = Callable[[str | None, int], None]
@@ -74,6 +76,8 @@ class AuditTrail:
         self._waiting = 0
         self._allowances = {known: Allowance(BURST, PER_S) for known in (True, False)}
         self._omits = False
+        self._tells_at = -math.inf
+        """From when on, on the loop's clock, what was left out may be told again."""
         self._wake, self._closing = asyncio.Event(), asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         self._writing: asyncio.Task[None] | None = None
@@ -118,8 +122,9 @@ class AuditTrail:
         else:
             allowance.omit(str(members["reason"]))
             self._counts.dropped += 1
-            self._omits = True
-            self._wake.set()
+            if not self._omits:
+                self._omits = True
+                self._wake.set()
 
     def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None, size: int = 0) -> None:
         """Record what was let through or done."""
@@ -147,7 +152,7 @@ class AuditTrail:
         due_at = loop.time() + self._checkpoint_s
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due_at):
+                async with asyncio.timeout_at(min(due_at, self._tells_at) if self._omits else due_at):
                     await self._wake.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._retry_s if self.is_failing else self._flush_s):
@@ -159,10 +164,11 @@ class AuditTrail:
 
     async def _flush(self, add: Callable[[], None]) -> bool:
         """Have everything written that waits; tell whether it is."""
-        if self._omits:
+        loop = asyncio.get_running_loop()
+        if self._omits and not self.is_failing and (loop.time() >= self._tells_at or self._closing.is_set()):
+            self._tells_at = loop.time() + _TELLS_EACH_S
             self._tell_omitted()
         batch, self._queue, self._queue_bytes = self._queue, [], 0
-        loop = asyncio.get_running_loop()
         try:
             written, problem = await loop.run_in_executor(self._thread, self._write_batch, batch, add)
         except Exception as fault:  # whatever it is, the audit has stopped, and that is told

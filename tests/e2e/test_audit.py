@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sidecar.cli import main
+from sidecar.edge.audit_file import lines_of
 from sidecar.edge.audit_trail import AuditTrail
 from sidecar.model import IdentityKey
 from tests.e2e.bed import KEYS, Bed, assert_refused, config_text, request, tool_call
@@ -35,7 +36,7 @@ def audit(path: Path, **settings: Any) -> dict[str, Any]:
 
 
 def records(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [json.loads(line) for line in lines_of(str(path))]
 
 
 async def found(bed: Bed, path: Path) -> list[Record]:

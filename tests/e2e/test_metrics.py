@@ -294,8 +294,8 @@ async def test_every_metric_is_explained_to_who_runs_it(start: Start) -> None:
     assert {name for name in ours if not name.endswith("_created")} - set(explained) == set()
 
 
-async def test_of_each_gauge_it_is_stated_what_several_processes_have_together(start: Start) -> None:
-    bed = await start()
+async def test_of_each_gauge_it_is_stated_what_several_processes_have_together(start: Start, tmp_path: Path) -> None:
+    bed = await start(audit={"file": str(tmp_path / "audit.log")})
     await until(bed, lambda found: found.has("sidecar_catalogue_age_seconds"))
     gauges = {name for name, kind in (await scrape(bed)).kinds.items() if kind == "gauge"}
     assert {name for name in gauges if not name.endswith("_created")} <= set(OF_GAUGES)

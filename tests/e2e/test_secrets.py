@@ -1,6 +1,7 @@
 """Marked secrets on every path, and a search of everything that was written.
 
-Log, standard output and error, Python's own logging, metrics, answers, reprs, files, Redis, what the upstream received.
+Log, audit, standard output and error, Python's own logging, metrics, answers, reprs, files, Redis, and what the
+upstream received.
 """
 
 from __future__ import annotations
@@ -138,6 +139,10 @@ def stored(bed: Bed, store: StoreName, directory: Path) -> list[tuple[str, str]]
     return [("a stored file", path.read_bytes().decode("latin-1")) for path in files]
 
 
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def kept(client: redis.Redis, name: bytes) -> str:
     """Return what is under a name, whatever kind it is of."""
     match client.type(name):
@@ -207,7 +212,11 @@ async def test_no_secret_is_written_anywhere(
     shared = base64.b64encode(MARK.encode() * 2).decode()
     (tmp_path / "shared").write_text(shared)
     keys = [{"id": "k", "secret_file": str(tmp_path / "shared")}]
-    settings: dict[str, Any] = {"identity": {"algorithm": "hmac-sha256", "keys": keys}, "log": {"level": "debug"}}
+    settings: dict[str, Any] = {
+        "identity": {"algorithm": "hmac-sha256", "keys": keys},
+        "log": {"level": "debug"},
+        "audit": {"file": str(tmp_path / "audit.log"), "arguments": "full", "redact": ["SECRET"]},
+    }
     bed = await start(store, **settings)
     presented = note_credentials(bed)
     key = await bed.key("mcp:full")
@@ -231,6 +240,11 @@ async def test_no_secret_is_written_anywhere(
         ("standard output and error", str(capfd.readouterr())),
         *stored(bed, store, tmp_path),
     ]
+    await bed.sidecar.stop()
+    audited = lines_of(tmp_path / "audit.log")
+    assert len(audited) >= 30
+    assert sum("[redacted]" in line for line in audited) >= 1
+    writings.texts += [("the audit", line) for line in audited]
     assert len(bed.accesses()) >= 30, "the paths above were really walked"
     assert len(presented) >= 15
     writings.assert_without(bed.secrets | presented | {MARK, shared, UPSTREAM_SESSION})

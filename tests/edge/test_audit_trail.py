@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.denials import Overloaded
 from sidecar.edge import audit_trail
-from sidecar.edge.audit_file import AuditFile
+from sidecar.edge.audit_file import AuditFile, lines_of
 from sidecar.edge.audit_trail import BURST, AuditTrail
 from sidecar.model import IdentityKey
 from sidecar.policy.audit import Recorder, Scribe
@@ -41,7 +41,7 @@ class Kept:
         )
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+        return [json.loads(line) for line in lines_of(str(self.path))]
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"sidecar_audit_{name}", labels)
@@ -128,6 +128,23 @@ async def test_of_a_storm_of_refusals_the_first_are_recorded_and_the_others_coun
     assert (dropped["known_callers"], recorded + dropped["count"]) == (False, BURST + 501)
     assert dropped["count"] == kept.metric("dropped_total")
     assert dropped["count"] >= 400
+
+
+async def test_how_many_were_left_out_is_told_once_a_second_and_in_the_end(keep: Keep) -> None:
+    kept = await keep()
+    for burst in range(1, 6):
+        for _ in range(BURST):
+            refuse(kept)
+        asked = burst * BURST
+        await kept.until(lambda asked=asked: _refused(kept) + (kept.metric("dropped_total") or 0) == asked)  # type: ignore[misc]
+    await kept.trail.aclose()
+    told = [one["count"] for one in kept.records() if one["kind"] == "dropped"]
+    assert 1 <= len(told) <= 3
+    assert sum(told) == kept.metric("dropped_total")
+
+
+def _refused(kept: Kept) -> int:
+    return sum(one["kind"] == "refusal" for one in kept.records())
 
 
 async def test_while_nothing_can_be_written_records_wait_and_come_in_order_when_it_can(keep: Keep) -> None:
