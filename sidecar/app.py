@@ -11,18 +11,17 @@ from typing import Any, BinaryIO, Final, Literal
 from sidecar import auditing, lasting, wiring
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
-from sidecar.edge import descriptors
-from sidecar.edge.admin import Readiness, Status, admin_port, http_url
+from sidecar.edge.admin import Readiness, Status, admin_port
 from sidecar.edge.audit_trail import AuditTrail
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.audited import Audited
-from sidecar.edge.http.listener import BACKLOG, Listener, request_parser
+from sidecar.edge.http.listener import request_parser
 from sidecar.edge.telemetry import METRICS_TYPE, Telemetry
 from sidecar.generation import Generation
 from sidecar.keyring import Keyring
 from sidecar.lasting import Lasting, key_sources, look_at_store, open_store, sole_server, store_answers
 from sidecar.model import Principal
-from sidecar.sockets import probe_when_silent
+from sidecar.public_port import PublicPort
 from sidecar.stores import Store
 
 __all__ = ["Sidecar", "keyring", "open_store"]
@@ -62,10 +61,8 @@ class Sidecar:
         )
         self._parts = contextlib.AsyncExitStack()
         self._phase: Literal["starting", "serving", "draining"] = "starting"
-        self.public_url_bound = ""
-        """Where the public port really is; with port 0 the system chose it."""
         self.admin_url = ""
-        self._listener: Listener
+        self._port: PublicPort
         self._lasting: Lasting
         self._serving: Generation
         self._audit: AuditTrail | None
@@ -77,6 +74,11 @@ class Sidecar:
     def config(self) -> Config:
         """The settings that hold now."""
         return self._config
+
+    @property
+    def public_url_bound(self) -> str:
+        """Where the public port really is; with port 0 the system chose it."""
+        return self._port.url
 
     @property
     def keyring(self) -> Keyring:
@@ -114,12 +116,13 @@ class Sidecar:
             OSError, ValueError: they can't take effect; the old ones still hold.
         """
         before, after = self._serving, self._generation(config, self._serving)
+        self._port.show(config.listen.tls)
         await self._lasting.key_sets.use(key_sources(config))
         await after.prepare()
         self._lasting.go_by(config)
         self.telemetry.use(level=config.log.level, access=config.log.access, shadowed=lasting.shadowed_rules(config))
         self._config, self._serving = config, after
-        self._listener.handle = after.server.handle
+        self._port.handler = after.server.handle
         if after.identity_key != before.identity_key:
             self._tell_identity()
             if self._audit is not None:
@@ -137,7 +140,7 @@ class Sidecar:
         self.telemetry.state.draining()
         self.telemetry.event("stopping")
         if delayed:
-            self._listener.is_draining = True
+            self._port.drain()
             await asyncio.sleep(self._config.drain.delay_s)
         try:
             await self._parts.aclose()
@@ -226,29 +229,17 @@ class Sidecar:
         return self.telemetry.exposition()
 
     async def _start_public(self) -> None:
-        handler, most = self._serving.server.handle, descriptors.max_connections()
-        listener = Listener(handler, bad_head=self._note_bad_head, max_connections=most)
-        self.telemetry.watched.connections_of(lambda: len(listener.connections), most)
-        await self._parts.enter_async_context(_running(listener.watch()))
+        config, handler = self._config, self._serving.server.handle
+        self._port = PublicPort(handler, self.telemetry, bad_head=self._note_bad_head, tls=config.listen.tls)
+        await self._parts.enter_async_context(_running(self._port.watch()))
         await self._parts.enter_async_context(_running(self.telemetry.loop_lag.watch()))
-        listen, loop = self._config.listen, asyncio.get_running_loop()
-        port = await loop.create_server(
-            listener, listen.host, listen.port, backlog=BACKLOG, reuse_port=self._worker is not None
-        )
-        for bound in port.sockets:
-            probe_when_silent(bound)
+        await self._port.open(config.listen, is_shared=self._worker is not None)
+        self._parts.push_async_callback(self._close_public)
 
-        async def close() -> None:
-            drain = self._config.drain
-            farewell = loop.call_later(drain.streams_s, self._lasting.streams.end_endless)
-            await listener.close(port, drain.requests_s)
-            farewell.cancel()
-            for generation in self._generations:
-                await generation.server.finish_acts()
-
-        self._parts.push_async_callback(close)
-        self._listener = listener
-        self.public_url_bound = http_url(port.sockets[0].getsockname())
+    async def _close_public(self) -> None:
+        await self._port.close(self._config.drain, end_streams=self._lasting.streams.end_endless)
+        for generation in self._generations:
+            await generation.server.finish_acts()
 
     def _note_bad_head(self, status: int) -> None:
         self._lasting.audited.bad_head(status)

@@ -114,6 +114,13 @@ class AccountUnusable(Denial):
     text = "The account named by this token cannot be used here; ask the operator to check the account claim"
 
 
+class HttpsRequired(Denial):
+    """A credential came by plain HTTP over a network, where others could read it."""
+
+    status, error_type = 403, "HTTPS_REQUIRED"
+    text = "Use https here, and a new credential: others may have read this one on its way"
+
+
 class OriginNotAllowed(Denial):
     """A page of another origin asks (MCP 2025-11-25, transports, "Security Warning"). It must not even read why."""
 

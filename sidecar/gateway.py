@@ -8,7 +8,15 @@ from typing import Any, Final, Literal, TypeVar
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
 from sidecar.catalogue import ToolClasses
-from sidecar.denials import Denial, InvalidApiKey, InvalidToken, RateLimited, Rule, StoreUnavailable
+from sidecar.denials import (
+    Denial,
+    HttpsRequired,
+    InvalidApiKey,
+    InvalidToken,
+    RateLimited,
+    Rule,
+    StoreUnavailable,
+)
 from sidecar.guard import MANAGEMENT_PATH, ManagementPermit, ReadBody
 from sidecar.model import (
     Action,
@@ -142,6 +150,8 @@ class Gateway:
         self, accepts: tuple[CredentialKind, ...], facts: RequestFacts, progress: Progress
     ) -> tuple[Credential, Principal]:
         credential = credentials.extract(facts, accepts)
+        if not facts.is_secure:
+            raise HttpsRequired("plain_http")
         try:
             principal = await self._authenticators[type(credential)].authenticate(credential, facts)
         except (InvalidToken, InvalidApiKey):

@@ -59,6 +59,7 @@ class Generation:
             max_body_bytes=config.max_body_bytes,
             stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
             trusted_proxies=config.trusted_proxies,
+            require_https=config.require_https,
             body_timeout_s=body_timeout_s,
         )
 

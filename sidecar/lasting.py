@@ -21,6 +21,7 @@ from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.edge.redis import RedisStore
 from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.tls import client_context
 from sidecar.model import Limit, Principal
 from sidecar.offline import ResilientAdmissions
 from sidecar.policy.quotas import StreamLimit
@@ -36,11 +37,11 @@ async def open_store(config: Config, note_trip: Callable[[float], None] = lambda
     Raises:
         StoreUnavailable: the embedded store's file can't be used.
     """
-    path = config.store.sqlite_path
+    path, tls = config.store.sqlite_path, config.store.tls
     store: Store = (
         await EmbeddedStore.open(path, clock=time.time, note_change=note_trip)
         if path is not None
-        else RedisStore.from_url(config.store.url, note_trip=note_trip)
+        else RedisStore.from_url(config.store.url, tls=client_context(tls.ca, tls.cert, tls.key), note_trip=note_trip)
     )
     try:
         yield store

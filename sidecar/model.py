@@ -58,6 +58,8 @@ class RequestFacts:
     """The address that failed authentication is counted under: an IPv4 address or an IPv6 /64."""
     request_id: str
     era: Era
+    is_secure: bool = True
+    """Whether it may carry a credential: it came by TLS, or so that nobody is thought to have read it on the way."""
 
 
 @per_request(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.front import Front
 from sidecar.edge.identity_file import load_or_make
 from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.tls import client_context
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.gateway import Gateway
 from sidecar.handover import Handover
@@ -60,6 +61,7 @@ def upstream(config: Config) -> UpstreamClient:
     return UpstreamClient(
         settings.url,
         socket_path=settings.socket,
+        ssl_context=client_context(settings.tls.ca, settings.tls.cert, settings.tls.key),
         connect_timeout_s=settings.connect_timeout_s,
         response_timeout_s=settings.response_timeout_s,
         per_account=settings.sharing == "per_account",

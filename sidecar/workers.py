@@ -68,7 +68,7 @@ class Supervisor:
         try:
             await self._start_admin()
             address = await self._parts.enter_async_context(_reserved(self._config.listen))
-            self.public_url_bound = http_url(address)
+            self.public_url_bound = http_url(address, tls=self._config.listen.tls.cert is not None)
             self._port = address[1]
             self._parts.push_async_callback(self._stop_workers)
             await self._start_workers()

@@ -132,13 +132,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
 @pytest.mark.parametrize(
     "text",
     [
-        "listen: {tls: {}}",
-        "require_https: auto",
         "mode: {confirmation: enforce}",
         "routes: [{path: /mcp, credentials: [jwt], confirmation: inherit}]",
         "catalogue: {on_change: alert}",
         "confirmation: {}",
-        "store: {tls: {}}",
         "tracing: {}",
         "key_page: {}",
         "limits: {failed_auth: {per: address}}",

@@ -257,7 +257,7 @@ def test_no_repr_and_no_listing_has_a_secret() -> None:
     shown = settings(config)
     for text in (repr(config), str(shown)):
         assert not any(word in text for word in ("query-secret", "store-secret", "battery"))
-    assert shown["store"] == {"url": "redis://(hidden)@redis.test:6379/1"}
+    assert shown["store"]["url"] == "redis://(hidden)@redis.test:6379/1"
     assert shown["upstream"]["url"] == "http://a.test/mcp?(hidden)"
     assert shown["jwt"]["issuers"][0]["secret_file"] == "(hidden)"
     assert shown["identity"]["keys"] == [{"id": "a", "algorithm": "hmac-sha256", "secret": "(hidden)"}]

@@ -55,6 +55,8 @@ def test_settings_are_plain_data() -> None:
     assert json.loads(json.dumps(shown)) == shown
 
 
+ANY = {"host": "0.0.0.0"}  # noqa: S104 - text of a setting
+HTTPS, PROXY = {"public_url": "https://mcp.test"}, {"trusted_proxies": ["10.0.0.0/8"]}
 QUIET = {
     "jwt": {"issuers": [{"issuer": "https://idp.test"}]},
     "listen": {"host": "127.0.0.1"},
@@ -76,8 +78,11 @@ QUIET = {
         ({"jwt": {"issuers": [{"issuer": "http://localhost:9000"}]}}, None),
         ({"access": {"trust_annotations": False}}, "access.tools is empty"),
         ({"access": {"trust_annotations": False, "tools": {"read": ["get_*"]}}}, None),
-        ({"listen": {"host": "0.0.0.0"}}, "listen.host"),  # noqa: S104 - text of a setting
-        ({"listen": {"host": "0.0.0.0"}, "public_url": "https://mcp.test"}, None),  # noqa: S104 - as above
+        ({"listen": ANY, **PROXY}, "public_url is plain http"),
+        ({"listen": ANY, **HTTPS}, "HTTPS_REQUIRED"),
+        ({"listen": ANY, **HTTPS, **PROXY}, None),
+        ({"listen": ANY, **HTTPS, "require_https": "never"}, "require_https is never"),
+        ({"require_https": "never"}, None),
         ({"upstream": {"url": "http://mcp.internal/mcp"}}, "upstream.url"),
         ({"upstream": {"url": "https://mcp.internal/mcp"}}, None),
         ({"upstream": {"url": "http://[::1]:3000/mcp"}}, None),

@@ -12,27 +12,26 @@ from typing import Any, Final
 
 from sidecar.config.access import AccessConfig, ModeConfig, ToolsConfig
 from sidecar.config.advice import warnings
+from sidecar.config.certificates import ClientTlsConfig, ServerTlsConfig
+from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, UpstreamConfig
 from sidecar.config.crosscheck import CROSS_RULES
 from sidecar.config.document import ConfigError, Problem, ReadFile
 from sidecar.config.journals import AuditConfig, LogConfig
 from sidecar.config.reader import listing, read, section
 from sidecar.config.restart import changed, settled
 from sidecar.config.sections import (
-    AdminConfig,
     ApiKeysConfig,
     CatalogueConfig,
     Config,
+    DrainConfig,
     FailedAuthConfig,
     IdentityConfig,
     IssuerConfig,
     JwtConfig,
     LimitsConfig,
-    ListenConfig,
     ManagementConfig,
     SessionsConfig,
-    StoreConfig,
     StreamsConfig,
-    UpstreamConfig,
 )
 
 __all__ = [
@@ -41,8 +40,10 @@ __all__ = [
     "ApiKeysConfig",
     "AuditConfig",
     "CatalogueConfig",
+    "ClientTlsConfig",
     "Config",
     "ConfigError",
+    "DrainConfig",
     "FailedAuthConfig",
     "IdentityConfig",
     "IssuerConfig",
@@ -54,6 +55,7 @@ __all__ = [
     "ModeConfig",
     "Problem",
     "ReadFile",
+    "ServerTlsConfig",
     "SessionsConfig",
     "StoreConfig",
     "StreamsConfig",

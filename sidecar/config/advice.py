@@ -90,11 +90,7 @@ def _about_limits(config: Config) -> Iterator[str]:
 
 
 def _about_the_network(config: Config) -> Iterator[str]:
-    if not is_loopback(config.listen.host) and config.public_url.startswith("http://"):
-        yield (
-            f"listen.host is {config.listen.host} and public_url is plain http: credentials can be read on the way; "
-            "put TLS in front and set public_url to its https address"
-        )
+    yield from _about_encryption(config)
     if config.upstream.socket is None and _is_exposed(config.upstream.url):
         yield "upstream.url is plain http to another machine: requests and answers can be read and changed on the way"
     if "*" in config.allowed_hosts:
@@ -104,6 +100,22 @@ def _about_the_network(config: Config) -> Iterator[str]:
     for network in config.trusted_proxies:
         if network.prefixlen == 0:
             yield f"trusted_proxies has {network}: every client can say which address it comes from"
+
+
+def _about_encryption(config: Config) -> Iterator[str]:
+    is_reached_by_others, has_tls = not is_loopback(config.listen.host), config.listen.tls.cert is not None
+    if is_reached_by_others and config.public_url.startswith("http://"):
+        yield (
+            f"listen.host is {config.listen.host} and public_url is plain http: credentials can be read on the way; "
+            "set listen.tls or put TLS in front, and set public_url to its https address"
+        )
+    if is_reached_by_others and not has_tls and not config.trusted_proxies and config.require_https != "never":
+        yield (
+            "listen.tls is not set and trusted_proxies is empty: credentials from other machines are refused (403 "
+            "HTTPS_REQUIRED); set one of them, or require_https: never where the network encrypts by itself"
+        )
+    if config.require_https == "never" and is_reached_by_others and not has_tls:
+        yield "require_https is never: credentials that come by plain HTTP, where others can read them, are taken"
 
 
 def _about_identity(config: Config) -> Iterator[str]:

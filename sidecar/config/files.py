@@ -22,7 +22,7 @@ _path = text(4096, "a path")
 def key_set_file(entry: Entry) -> str:
     """Check a JWK set (RFC 7517 section 5). It is read again when it changes, so what stays is its path."""
     try:
-        keysets.read(_content(entry))
+        keysets.read(content(entry))
     except keysets.KeySetError as error:
         raise Refused(f"must name a file with a JWK set that has a usable key: {error}") from None
     return _path(entry)
@@ -30,8 +30,8 @@ def key_set_file(entry: Entry) -> str:
 
 def shared_secret_file(entry: Entry) -> bytes:
     """The file's bytes but for one line end after them."""
-    content = _content(entry)
-    secret = content[:-2] if content.endswith(b"\r\n") else content.removesuffix(b"\n")
+    found = content(entry)
+    secret = found[:-2] if found.endswith(b"\r\n") else found.removesuffix(b"\n")
     try:
         keysets.shared_secret(secret)
     except keysets.KeySetError as error:
@@ -42,7 +42,7 @@ def shared_secret_file(entry: Entry) -> bytes:
 def base64_secret_file(entry: Entry) -> bytes:
     """Base64 (RFC 4648 section 4) of the secret; white space does not count."""
     try:
-        secret = base64.b64decode(b"".join(_content(entry).split()), validate=True)
+        secret = base64.b64decode(b"".join(content(entry).split()), validate=True)
     except binascii.Error:
         secret = b""
     if len(secret) < MIN_SECRET_BYTES:
@@ -56,7 +56,7 @@ def base64_secret_file(entry: Entry) -> bytes:
 def ed25519_key_file(entry: Entry) -> bytes:
     """An Ed25519 private key in PEM (PKCS#8, RFC 8410 section 7), as its 32 bytes."""
     try:
-        key = load_pem_private_key(_content(entry), password=None)
+        key = load_pem_private_key(content(entry), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
@@ -67,9 +67,10 @@ def ed25519_key_file(entry: Entry) -> bytes:
     return key.private_bytes_raw()
 
 
-def _content(entry: Entry) -> bytes:
+def content(entry: Entry) -> bytes:
+    """Return what is in the file that an entry names; an empty one is refused."""
     try:
-        content = entry.document.read_file(_path(entry))
+        found = entry.document.read_file(_path(entry))
     except FileNotFoundError:
         raise Refused(
             f"names a file that does not exist: {entry.shown} (paths are relative to the working directory)"
@@ -77,6 +78,6 @@ def _content(entry: Entry) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise Refused(f"names a file that can't be read: {entry.shown}: {reason or type(error).__name__}") from None
-    if not content.strip():
+    if not found.strip():
         raise Refused("names a file that is empty")
-    return content
+    return found

@@ -8,13 +8,16 @@ from typing import Any, Final
 
 from sidecar.config.sections import Config
 
-_AT_START: Final = ("listen", "admin", "workers", "store", "audit")
+_AT_START: Final = ("admin", "workers", "store", "audit")
 """Ports, processes, the store and the audit are opened once."""
 
 
 def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     """Return what can take effect now, and the keys that differ from it still: they need a restart."""
-    possible = replace(wanted, **{name: getattr(running, name) for name in _AT_START})
+    port = replace(running.listen, tls=wanted.listen.tls)
+    if (running.listen.tls.cert is None) != (wanted.listen.tls.cert is None):
+        port = running.listen  # a certificate may be replaced; whether there is TLS can't change
+    possible = replace(wanted, listen=port, **{name: getattr(running, name) for name in _AT_START})
     return possible, tuple(changed(possible, wanted))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from sidecar.config import files, urls
 from sidecar.config import values as v
 from sidecar.config.access import AccessConfig, ModeConfig
+from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, UpstreamConfig
 from sidecar.config.document import Entry
 from sidecar.config.journals import AuditConfig, LogConfig
 from sidecar.config.reader import UNREADABLE, Complaint, listed, nested, optional, readable, section, setting
@@ -83,36 +84,6 @@ _IDENTITY_KEY: Final = section(
     },
     prepare=_prepare_identity_key,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ListenConfig:
-    """Where clients connect. Port 0 takes any free one."""
-
-    host: str = setting(urls.host, "127.0.0.1")
-    port: int = setting(v.whole(0, 65535), 8080)
-
-
-@dataclass(frozen=True, slots=True)
-class AdminConfig:
-    """Where the orchestrator and Prometheus connect."""
-
-    host: str = setting(urls.host, "127.0.0.1")
-    port: int = setting(v.whole(0, 65535), 9090)
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamConfig:
-    """The MCP server behind us."""
-
-    url: str = setting(urls.upstream_url, "http://127.0.0.1:3000/mcp", shown=urls.without_credentials)
-    socket: str | None = setting(optional(v.socket_path), None)
-    sharing: Literal["shared", "per_account"] = setting(v.one_of(("shared", "per_account")), "shared")
-    pass_headers: tuple[str, ...] = setting(listed(v.pass_header), ())
-    """In lower case."""
-    connect_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 5)
-    response_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 300)
-    stream_idle_timeout_s: float = setting(v.above_zero(_DAY_S, of="seconds"), 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,18 +195,6 @@ class IdentityConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreConfig:
-    """Where keys, limits and revocations are kept."""
-
-    url: str = setting(urls.store_url, "sqlite:///data/sidecar.db", shown=urls.without_credentials)
-
-    @property
-    def sqlite_path(self) -> str | None:
-        """The file of the embedded store; None when the store is shared."""
-        return self.url.removeprefix("sqlite:///") if self.url.startswith("sqlite:///") else None
-
-
-@dataclass(frozen=True, slots=True)
 class DrainConfig:
     """How long a process that was told to stop goes on."""
 
@@ -252,6 +211,7 @@ class Config:
     listen: ListenConfig = nested(ListenConfig)
     admin: AdminConfig = nested(AdminConfig)
     workers: int = setting(v.whole(1, 256), 1)
+    require_https: Literal["auto", "always", "never"] = setting(v.one_of(("auto", "always", "never")), "auto")
     trusted_proxies: tuple[urls.IpNetwork, ...] = setting(listed(urls.network), ())
     allowed_hosts: tuple[str, ...] = setting(listed(urls.allowed_host), ())
     """Beside that of `public_url`; in lower case."""

@@ -81,10 +81,10 @@ async def admin_port(
         await runner.cleanup()
 
 
-def http_url(address: tuple[Any, ...]) -> str:
+def http_url(address: tuple[Any, ...], *, tls: bool = False) -> str:
     """Return the URL of a socket's address."""
-    host, port = address[0], address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme, host, port = "https" if tls else "http", address[0], address[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _Server(web.Server):

@@ -86,6 +86,9 @@ class Telemetry:
         """Take note of how long a trip to the store took, in seconds, well or badly."""
         self._auth_failures = Counts("sidecar_auth_failures", "Credentials refused.", ("reason",), self.registry)
         self.loop_lag = LoopLag(self.registry)
+        self._bad_handshakes = Counter(
+            "sidecar_tls_handshake_failures", "Clients that did not agree on TLS.", registry=self.registry
+        )
         self._faults = Counter("sidecar_faults", "Faults of ours that nobody foresaw.", registry=self.registry)
         dropped = Gauge("sidecar_log_lines_dropped", "Lines that could not be written.", registry=self.registry)
         dropped.set_function(lambda: self._sink.dropped)
@@ -135,6 +138,10 @@ class Telemetry:
         if self._writes_of[level]:
             line = {"ts": datetime.now(UTC), "level": level, "event": "request", **self._worker, **members}
             self._sink.write(orjson.dumps(line, default=str, option=_LINE))
+
+    def bad_handshake(self) -> None:
+        """Count a client that has connected and not agreed with us on TLS."""
+        self._bad_handshakes.inc()
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""

@@ -1,13 +1,15 @@
-"""Which address is this client counted under?"""
+"""Which address is this client counted under, and could others read what it sent on the way?"""
 
 from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Https = Literal["auto", "always", "never"]
+"""Where plain HTTP will not do: from elsewhere than this machine, ever, or nowhere."""
 
 _IPV6_PREFIX: Final = 64
 _REMEMBERED: Final = 10_000
@@ -34,6 +36,27 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[IpNetwor
             if not _is_trusted(address, trusted):
                 break
     return _group(address)
+
+
+def is_secure(https: Https, peer: str, forwarded_proto: str | None, trusted: tuple[IpNetwork, ...]) -> bool:
+    """Tell whether a request that came to us by plain HTTP may carry a credential.
+
+    With *auto* it may when the peer is this machine. What a trusted proxy says (`X-Forwarded-Proto`) comes before that:
+    it is secure when all of it is ``https``, for a proxy that appends to what the client sent must not be taken in.
+    """
+    if https == "never":
+        return True
+    if forwarded_proto is not None and trusted:
+        address = _parse(peer)
+        if address is not None and _is_trusted(address, trusted):
+            return all(proto.strip().lower() == "https" for proto in forwarded_proto.split(","))
+    return https == "auto" and _is_loopback(peer)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_loopback(peer: str) -> bool:
+    address = _parse(peer)
+    return address is not None and address.is_loopback
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from typing import cast
 
 import pytest
 from aiohttp import http_parser, web
@@ -30,6 +31,7 @@ class Port:
         self.listener = Listener(
             self._answer, bad_head=self.bad_heads.append, max_connections=max_connections, now=self.clock
         )
+        self.connections = cast("set[Connection]", self.listener.connections)
         self.number = 0
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -156,7 +158,7 @@ async def test_a_client_that_does_not_read_its_answer_is_left() -> None:
     async with Port().open() as port:
         _, writer = await port.connect()
         writer.write(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
-        (connection,) = port.listener.connections
+        (connection,) = port.connections
         while not connection.writing_paused:  # noqa: ASYNC110 - the buffers on the way fill up
             await asyncio.sleep(0)
         port.clock.pass_(STALL_S - 1)
@@ -173,7 +175,7 @@ async def test_where_every_place_is_a_request_that_is_served_the_next_is_told_50
         served = [await port.connect() for _ in range(room)]
         for _, writer in served:
             writer.write(HEAD + b"\r\n")
-        while any(not connection.is_serving for connection in port.listener.connections):  # noqa: ASYNC110
+        while any(not connection.is_serving for connection in port.connections):  # noqa: ASYNC110
             await asyncio.sleep(0)
         reader, writer = await port.call()
         writer.write(HEAD * 1000)  # what is unread when a connection is closed must not take the answer with it
@@ -226,7 +228,7 @@ async def test_who_does_not_read_gets_no_further_answers() -> None:
     """Each answer is small; thousands of them would wait for a client that only asks."""
     async with Port().open() as port:
         reader, writer = await port.connect()
-        (connection,) = port.listener.connections
+        (connection,) = port.connections
         asked = HEAD.replace(b"GET / ", b"GET /long ") + b"\r\n"
         while not connection.writing_paused:
             writer.write(asked * 10)
@@ -243,7 +245,7 @@ async def test_who_does_not_read_gets_no_further_answers() -> None:
 async def test_a_client_that_has_not_even_read_its_answers_has_its_place_taken_at_once() -> None:
     async with Port(max_connections=1).open() as port:
         _, writer = await port.connect()
-        (connection,) = port.listener.connections
+        (connection,) = port.connections
         while not connection.waiting_bytes:
             writer.write(HEAD.replace(b"GET / ", b"GET /long ") + b"\r\n")
             await settled()
@@ -350,7 +352,7 @@ async def test_a_connection_that_cannot_be_judged_does_not_end_the_watch_over_th
 
     async with Port().open() as port:
         await port.connect()
-        (broken,) = port.listener.connections
+        (broken,) = port.connections
         end_if_overdue = Connection.end_if_overdue
         monkeypatch.setattr(Connection, "end_if_overdue", judge)
         readers = [(await port.connect())[0] for _ in range(5)]

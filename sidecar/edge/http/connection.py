@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from aiohttp.base_protocol import BaseProtocol
@@ -52,17 +52,17 @@ class House(Protocol):
 
 
 class Connection(BaseProtocol):
-    """The transport's protocol.
+    """The transport's protocol. `agreed` is called when it is made, if it is one by TLS.
 
     A client that leaves cancels what is done for its request, which closes the upstream's connection.
     """
 
     __slots__ = (
-        *("_has_begun", "_house", "_intake", "_is_leaving", "_patience_s", "_serving", "_since"),
-        *("_stalled_since", "abandoned_because", "remote"),
+        *("_agreed", "_has_begun", "_house", "_intake", "_is_leaving", "_patience_s", "_serving", "_since"),
+        *("_stalled_since", "abandoned_because", "is_encrypted", "remote"),
     )
 
-    def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, house: House, loop: asyncio.AbstractEventLoop, agreed: Callable[[], None] | None = None) -> None:
         super().__init__(loop)
         self._intake = Intake(self, loop)
         self._parser = self._intake.parser
@@ -76,6 +76,8 @@ class Connection(BaseProtocol):
         self._stalled_since: float | None = None
         self._is_leaving = False
         self.remote = ""
+        self.is_encrypted = agreed is not None
+        self._agreed = agreed
         self.abandoned_because: str | None = None
 
     @property
@@ -97,6 +99,9 @@ class Connection(BaseProtocol):
         peer = transport.get_extra_info("peername")
         self.remote = str(peer[0]) if peer else ""
         self._since = self._house.now()
+        if self._agreed is not None:
+            self._agreed()
+            self._agreed = None
         if self._house.admits(self):
             self._house.note_waiting(self)
         else:

@@ -17,7 +17,7 @@ from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import Response
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc, quotas
-from sidecar.policy.addresses import IpNetwork
+from sidecar.policy.addresses import Https, IpNetwork
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GLANCE_BYTES: Final = 65_536
@@ -45,11 +45,11 @@ class Exchange:
         "upstream_status",
     )
 
-    def __init__(self, request: Request, trusted_proxies: tuple[IpNetwork, ...], room: HeldBytes) -> None:
+    def __init__(self, request: Request, trusted_proxies: tuple[IpNetwork, ...], https: Https, room: HeldBytes) -> None:
         self.request = request
         self._room = room
         self._held = 0
-        self.facts = _facts(request, trusted_proxies)
+        self.facts = _facts(request, trusted_proxies, https)
         self.progress = Progress()
         self.started = time.perf_counter()
         self.own_s: float | None = None
@@ -206,7 +206,7 @@ class Exchange:
         return b"".join(chunks) if size <= max_bytes else None
 
 
-def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...]) -> RequestFacts:
+def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...], https: Https) -> RequestFacts:
     collected, repeated = headers.collect(request.take_headers())
     path, mark, query = request.target.partition("?")
     presented = collected.get("x-request-id")
@@ -220,4 +220,6 @@ def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...]) -> RequestF
         addresses.client_address(request.remote, collected.get("x-forwarded-for"), trusted_proxies),
         chosen,
         jsonrpc.era_of(collected.get("mcp-protocol-version")),
+        request.is_encrypted
+        or addresses.is_secure(https, request.remote, collected.get("x-forwarded-proto"), trusted_proxies),
     )

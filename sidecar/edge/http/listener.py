@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -13,8 +14,10 @@ from typing import Final
 from aiohttp import http_parser
 
 from sidecar.edge.http.connection import SHUTDOWN, Connection
+from sidecar.edge.http.handshake import Handshake
 from sidecar.edge.http.request import Request
 
+Guest = Connection | Handshake
 Handler = Callable[[Request], Awaitable[None]]
 """Answers a request."""
 
@@ -48,6 +51,8 @@ def request_parser() -> str:
 class Listener:
     """Makes the connections of a port and watches over them; call it for a new one.
 
+    With `tls`, clients have to agree with us on that first; `bad_handshake` is told when one did not.
+
     `bad_head` is told, by the status of the answer, of requests that never became one. `now` is in seconds and never
     goes back.
 
@@ -60,24 +65,30 @@ class Listener:
         handler: Handler,
         *,
         bad_head: Callable[[int], None],
+        tls: ssl.SSLContext | None = None,
+        bad_handshake: Callable[[], None] = lambda: None,
         max_connections: int = 1000,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.handle = handler
         self.note_bad_head = bad_head
+        self.note_bad_handshake = bad_handshake
+        self._tls = tls
         self.now = now
         self.is_draining = self.is_closing = False
-        self.connections: set[Connection] = set()
+        self.connections: set[Guest] = set()
         self._max_connections = max_connections
-        self._waiting: dict[Connection, None] = {}
+        self._waiting: dict[Guest, None] = {}
         """Those that wait for a request or the rest of one, the longest first."""
         self._leaving: set[Connection] = set()
         self._none_left = asyncio.Event()
 
-    def __call__(self) -> Connection:
-        return Connection(self, asyncio.get_running_loop())
+    def __call__(self) -> Guest:
+        if self._tls is None:
+            return Connection(self, asyncio.get_running_loop())
+        return Handshake(self, self._tls, lambda made: Connection(self, asyncio.get_running_loop(), made))
 
-    def admits(self, connection: Connection) -> bool:
+    def admits(self, connection: Guest) -> bool:
         """Take the connection in, for another one if need be."""
         if len(self.connections) >= self._max_connections:
             if not self._waiting:
@@ -96,17 +107,17 @@ class Listener:
         self._leaving.add(connection)
         return True
 
-    def note_waiting(self, connection: Connection, *, waits: bool = True) -> None:
+    def note_waiting(self, connection: Guest, *, waits: bool = True) -> None:
         """Take note of which connections wait for a request."""
         if waits:
             self._waiting[connection] = None
         else:
             self._waiting.pop(connection, None)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Guest) -> None:
         """Hear that a connection is no more."""
         self._waiting.pop(connection, None)
-        self._leaving.discard(connection)
+        self._leaving -= {connection}
         self.connections.discard(connection)
         if not self.connections and not self._leaving:
             self._none_left.set()

@@ -19,6 +19,8 @@ class Client(Protocol):
 
     remote: str
     """Its address."""
+    is_encrypted: bool
+    """Whether it came by TLS."""
     abandoned_because: str | None
     """Why we have broken off the connection, if we have."""
 
@@ -87,6 +89,11 @@ class Request:
     def remote(self) -> str:
         """The address of the connection's other end."""
         return self._client.remote
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the connection is one by TLS."""
+        return self._client.is_encrypted
 
     @property
     def has_body(self) -> bool:

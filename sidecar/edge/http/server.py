@@ -26,7 +26,7 @@ from sidecar.guard import MANAGEMENT_PATH, Guard
 from sidecar.handover import Handover
 from sidecar.management import Act, ManagementApi, RestAnswer
 from sidecar.model import Permit, Principal, ResponsePlan, Route
-from sidecar.policy.addresses import IpNetwork
+from sidecar.policy.addresses import Https, IpNetwork
 from sidecar.policy.answers import content_length, may_hold_messages
 from sidecar.policy.listing import body_form, is_readable
 from sidecar.policy.quotas import StreamLimit
@@ -60,6 +60,7 @@ class PublicServer:
         max_body_bytes: int,
         stream_idle_timeout_s: float,
         trusted_proxies: tuple[IpNetwork, ...],
+        require_https: Https,
         body_timeout_s: float,
     ) -> None:
         self._routes = {route.path: route for route in routes}
@@ -70,10 +71,9 @@ class PublicServer:
         self._front = front
         self._observer = observer
         self._audited = audited
-        self._max_body_bytes = max_body_bytes
-        self._room = HeldBytes(max(LEAST_BYTES, 2 * max_body_bytes))
+        self._max_body_bytes, self._room = max_body_bytes, HeldBytes(max(LEAST_BYTES, 2 * max_body_bytes))
         self._stream_idle_timeout_s = stream_idle_timeout_s
-        self._trusted_proxies = trusted_proxies
+        self._trusted_proxies, self._require_https = trusted_proxies, require_https
         self._body_timeout_s = body_timeout_s
         self._streams = streams
         self._stream_limit = stream_limit
@@ -94,7 +94,7 @@ class PublicServer:
 
     async def handle(self, request: Request) -> None:
         """Answer one request; whatever comes of it, the log gets its line."""
-        exchange = Exchange(request, self._trusted_proxies, self._room)
+        exchange = Exchange(request, self._trusted_proxies, self._require_https, self._room)
         route = self._routes.get(exchange.facts.path)
         label = self._label(exchange.facts.path) if route is None else route.path
         forwards = route is not None and exchange.facts.method in _ROUTE_METHODS

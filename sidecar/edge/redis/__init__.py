@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 from sidecar.denials import StoreUnavailable
@@ -26,6 +27,7 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
         *,
         clock: Callable[[], float] | None = None,
         timeout_s: float = 0.1,
+        tls: ssl.SSLContext | None = None,
         note_trip: Callable[[float], None] = unnoted,
     ) -> RedisStore:
         """Name the Redis to use; it is connected to when first asked.
@@ -33,13 +35,14 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
         Args:
             url: ``redis://``, ``rediss://`` or ``unix://``; options of redis-py may follow in the query.
             clock: For tests only. Without one, Redis's own clock counts, whatever the clocks of its users say.
+            tls: By what ``rediss://`` connects; without it, by the system's authorities.
             timeout_s: The deadline of every round trip.
             note_trip: Told of each round trip, well or badly, how many seconds it took.
 
         Raises:
             ValueError: when the URL is none.
         """
-        return cls(Link(url, timeout_s, note_trip), clock)
+        return cls(Link(url, timeout_s, note_trip, tls), clock)
 
     async def ping(self) -> None:
         """See `stores.Store`. By writing: one that takes no writes answers PING all the same, and can admit nobody."""

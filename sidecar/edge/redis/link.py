@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as BadConnection
 from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, RedisError
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis.conversation import Conversation
 from sidecar.edge.redis.deadline import Deadline
+from sidecar.edge.redis.pool import pool_of
 from sidecar.policy.windows import US_PER_S
 
 MAX_TRIPS: Final = 4
@@ -65,17 +64,14 @@ class Call:
 class Link:
     """Sends calls to one Redis and hands each its own reply. Belongs to the event loop that it was made on."""
 
-    def __init__(self, url: str, timeout_s: float, note_trip: Callable[[float], None] = unnoted) -> None:
-        # One deadline per trip is ours: a timer per reply, as socket_timeout sets it, costs more than the reply.
-        self._connections = ConnectionPool.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),  # a call that was retried might count twice
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            health_check_interval=0,
-            decode_responses=False,
-            protocol=2,
-        )
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        note_trip: Callable[[float], None] = unnoted,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._connections = pool_of(url, tls)
         self._note_trip = note_trip
         self._loop = asyncio.get_running_loop()
         self._idle: list[Conversation] = []

@@ -1,0 +1,93 @@
+"""The public port: opened, handed from one generation to the next, and closed without losing an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from sidecar.config import DrainConfig, ListenConfig, ServerTlsConfig
+from sidecar.edge import descriptors
+from sidecar.edge.admin import http_url
+from sidecar.edge.http.listener import BACKLOG, Handler, Listener
+from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.tls import present, server_context
+from sidecar.sockets import probe_when_silent
+
+
+class PublicPort:
+    """Where clients connect. `bad_head` is told of requests that never became one, by the status of the answer.
+
+    Raises:
+        ValueError: TLS can't be served by this certificate.
+    """
+
+    def __init__(
+        self, handler: Handler, telemetry: Telemetry, *, bad_head: Callable[[int], None], tls: ServerTlsConfig
+    ) -> None:
+        self.url = ""
+        """Where it really is; with port 0 the system chose it."""
+        self._shown = tls
+        self._tls: ssl.SSLContext | None = None
+        if tls.cert is not None and tls.key is not None:
+            self._tls = server_context(tls.cert, tls.key)
+        most = descriptors.max_connections()
+        self._listener = Listener(
+            handler,
+            bad_head=bad_head,
+            tls=self._tls,
+            bad_handshake=telemetry.bad_handshake,
+            max_connections=most,
+        )
+        telemetry.watched.connections_of(lambda: len(self._listener.connections), most)
+        self._server: asyncio.Server
+
+    @property
+    def handler(self) -> Handler:
+        """What answers the next request."""
+        return self._listener.handle
+
+    @handler.setter
+    def handler(self, handler: Handler) -> None:
+        self._listener.handle = handler
+
+    async def watch(self) -> None:
+        """End connections whose clients take too long, for as long as this runs."""
+        await self._listener.watch()
+
+    async def open(self, listen: ListenConfig, *, is_shared: bool) -> None:
+        """Listen. `is_shared`: other processes of ours listen there too.
+
+        Raises:
+            OSError: the port can't be had.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._listener, listen.host, listen.port, backlog=BACKLOG, reuse_port=is_shared
+        )
+        for bound in self._server.sockets:
+            probe_when_silent(bound)
+        self.url = http_url(self._server.sockets[0].getsockname(), tls=self._tls is not None)
+
+    def show(self, tls: ServerTlsConfig) -> None:
+        """Show this certificate to those who connect from now on, if it is another.
+
+        Raises:
+            ValueError: it can't be used; the old one is shown on.
+        """
+        if self._tls is not None and tls.cert is not None and tls.key is not None and tls != self._shown:
+            present(self._tls, tls.cert, tls.key)
+            self._shown = tls
+
+    def drain(self) -> None:
+        """Have each answer be the last one of its connection."""
+        self._listener.is_draining = True
+
+    async def close(self, drain: DrainConfig, *, end_streams: Callable[[], None]) -> None:
+        """Take no new connections, answer what was asked, and return when every connection has ended.
+
+        `end_streams` is called when those that would go on for ever have had their time.
+        """
+        farewell = asyncio.get_running_loop().call_later(drain.streams_s, end_streams)
+        await self._listener.close(self._server, drain.requests_s)
+        farewell.cancel()
