@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -20,7 +21,7 @@ from sidecar.config import Config, load, warnings
 from tests.deploy import composed
 from tests.deploy.asking import LIVE, call, make_key
 from tests.deploy.composed import Project, seconds
-from tests.deploy.containers import Container, Mount, Network, Running, until_it_answers
+from tests.deploy.containers import STARTS_WITHIN_S, Container, Mount, Network, Running, until_it_answers
 from tests.deploy.image import TOP, Image
 from tests.mcp_server import StubUpstream
 
@@ -74,8 +75,9 @@ async def redis_started(project: Project, network: Network, volumes: Path) -> As
     kind, test = project.service("redis")["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     async with container.running() as running:
-        while (await container.run("sh", "-c", test)).returncode != 0:
-            assert running.process.poll() is None, container.log
+        async with asyncio.timeout(STARTS_WITHIN_S):
+            while (await container.run("sh", "-c", test)).returncode != 0:
+                assert running.process.poll() is None, container.log
         yield running
 
 
