@@ -62,7 +62,8 @@ def journal(config: Config, command: str) -> Iterator[Note]:
     """Keep the audit of one command: what it notes is written at its end, or that it was refused.
 
     Raises:
-        OSError: it can't be recorded: raised before anything is done, or in the end, saying that it was done.
+        OSError: it can't be recorded: raised before anything is done, or in the end, saying that it was done. So it is
+            for what revokes, which a full disk must not prevent.
     """
     if config.audit.file is None:
         yield lambda _: None
@@ -74,7 +75,7 @@ def journal(config: Config, command: str) -> Iterator[Note]:
     def note(members: Mapping[str, Any]) -> None:
         records.append({"time": _now(), "kind": MANAGEMENT, **by, "decision": "done", **members})
 
-    with _named():
+    with contextlib.suppress(OSError) if command.endswith("revoke") else _named():
         file.open()
     try:
         yield note

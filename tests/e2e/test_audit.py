@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable
@@ -216,15 +217,22 @@ async def test_what_is_done_with_keys_is_recorded_whoever_does_it(start: Start, 
     assert len(document["chains"]) == 7
 
 
-async def test_a_command_whose_act_can_not_be_recorded_does_nothing(start: Start, path: Path, tmp_path: Path) -> None:
+async def test_a_command_whose_act_can_not_be_recorded_does_nothing_unless_it_revokes(
+    start: Start, path: Path, tmp_path: Path
+) -> None:
     bed = await start(**audit(path))
+    key = await bed.key()
     await bed.sidecar.stop()
     file = tmp_path / "config.yaml"
     file.write_text(config_text({**bed.settings, **audit(tmp_path)}))
     code, output, errors = await run_cli(file, "keys", "create", "--account", "alice", "--name", "n")
     assert (code, output) == (1, "")
     assert "audit.file: " in errors
-    assert json.loads((await run_cli(file, "keys", "list", "--json"))[1])["keys"] == []
+    code, output, errors = await run_cli(file, "keys", "revoke", f"key_{key[4:16]}")
+    assert (code, output) == (1, "")
+    assert "what the command did is done and not recorded" in errors
+    (listed,) = json.loads((await run_cli(file, "keys", "list", "--json"))[1])["keys"]
+    assert listed["status"] == "revoked"
 
 
 async def test_a_file_that_can_not_be_written_prevents_the_start(start: Start, tmp_path: Path) -> None:
@@ -238,6 +246,8 @@ async def test_while_records_find_no_room_writes_and_key_management_are_refused_
     monkeypatch.setattr(AuditTrail.__init__, "__kwdefaults__", {**_RULES, "max_waiting": 3, "retry_s": 0.01})
     bed = await start("redis", **audit(path))
     token = bed.token()
+    made = (await bed.rest("POST", KEYS, token, {"name": "before"})).json()
+    await recorded(path, "management")
     with full_disk(path):
         for _ in range(3):
             assert (await bed.post(tool_call("put"), token=token)).status_code == 200
@@ -246,15 +256,22 @@ async def test_while_records_find_no_room_writes_and_key_management_are_refused_
         assert len(stub.received) == asked
         refused = await bed.rest("POST", KEYS, token, {"name": "one"})
         assert (refused.status_code, refused.json()["errorType"]) == (503, "OVERLOADED")
-        assert (await bed.rest("GET", KEYS, token)).json()["keys"] == []
+        assert (await bed.rest("DELETE", f"{KEYS}/{made['id']}", token)).status_code == 204
+        assert [key["status"] for key in (await bed.rest("GET", KEYS, token)).json()["keys"]] == ["revoked"]
         assert (await bed.post(tool_call("look"), token=token)).status_code == 200
         await until_ready(bed, "degraded")
         assert (await bed.admin.get("/readyz")).json()["checks"]["audit"] == "unavailable"
     await until_ready(bed, "ready")
     assert (await bed.post(tool_call("put"), token=token)).status_code == 200
     kinds = [one["kind"] for one in await found(bed, path)]
-    assert kinds.count("write") == 4
+    assert (kinds.count("write"), kinds.count("management")) == (4, 2)
     assert {line["event"] for line in bed.records()} >= {"audit_failed", "audit_recovered"}
+
+
+async def recorded(path: Path, kind: str) -> None:
+    async with asyncio.timeout(10):
+        while kind not in [one["kind"] for one in records(path)]:  # noqa: ASYNC110 - a file can only be looked at
+            await asyncio.sleep(0.01)
 
 
 async def until_ready(bed: Bed, status: str) -> None:
