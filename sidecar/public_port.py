@@ -11,7 +11,7 @@ from sidecar.edge import descriptors
 from sidecar.edge.admin import http_url
 from sidecar.edge.http.listener import BACKLOG, Handler, Listener
 from sidecar.edge.telemetry import Telemetry
-from sidecar.edge.tls import present, server_context
+from sidecar.edge.tls import expires_at, present, server_context
 from sidecar.sockets import probe_when_silent
 
 
@@ -31,6 +31,8 @@ class PublicPort:
         self._tls: ssl.SSLContext | None = None
         if tls.cert is not None and tls.key is not None:
             self._tls = server_context(tls.cert, tls.key)
+            telemetry.watched.certificate_expires_at = expires_at(tls.cert)
+        self._telemetry = telemetry
         most = descriptors.max_connections()
         self._listener = Listener(
             handler,
@@ -77,6 +79,7 @@ class PublicPort:
         """
         if self._tls is not None and tls.cert is not None and tls.key is not None and tls != self._shown:
             present(self._tls, tls.cert, tls.key)
+            self._telemetry.watched.certificate_expires_at = expires_at(tls.cert)
             self._shown = tls
 
     def drain(self) -> None:

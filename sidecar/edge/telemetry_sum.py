@@ -22,6 +22,7 @@ OF_GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
     "sidecar_key_set_last_success_timestamp_seconds": min,
     "sidecar_key_set_stale_seconds": max,
     "sidecar_key_set_usable_keys": min,
+    "sidecar_tls_certificate_expiry_timestamp_seconds": min,
     "sidecar_catalogue_age_seconds": max,
     "sidecar_catalogue_last_success_timestamp_seconds": min,
     # Two processes that see the same ten tools do not see twenty.

@@ -32,6 +32,8 @@ class Watched(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.key_sets: Callable[[], Mapping[str, KeySetState]] = dict
+        self.certificate_expires_at: float | None = None
+        """Unix seconds; None where TLS is not served."""
         self._connections: Callable[[], int] | None = None
         self._max_connections = 0
         self.lookups = {name: Lookups() for name in ("token", "key")}
@@ -44,6 +46,9 @@ class Watched(Collector):
     def collect(self) -> Iterator[Metric]:
         yield self._caches()
         yield from self._key_sets()
+        if self.certificate_expires_at is not None:
+            name = "sidecar_tls_certificate_expiry_timestamp_seconds"
+            yield _gauge(name, "When the certificate that clients are shown expires.", self.certificate_expires_at)
         if self._connections is not None:
             yield _gauge("sidecar_open_connections", "Clients that are connected.", self._connections())
             yield _gauge("sidecar_max_connections", "Clients that there is room for.", self._max_connections)

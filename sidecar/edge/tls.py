@@ -7,6 +7,8 @@ import ssl
 from tempfile import TemporaryFile
 from typing import Final
 
+from cryptography import x509
+
 _OLDEST: Final = ssl.TLSVersion.TLSv1_2
 """RFC 8996 retires what came before."""
 _PROTOCOLS: Final = ["http/1.1"]
@@ -37,6 +39,15 @@ def client_context(ca: bytes | None, cert: bytes | None, key: bytes | None) -> s
     if cert is not None and key is not None:
         present(context, cert, key)
     return context
+
+
+def expires_at(cert: bytes) -> float:
+    """Return until when, in Unix seconds, the first certificate of a chain is good; PEM.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return x509.load_pem_x509_certificate(cert).not_valid_after_utc.timestamp()
 
 
 def present(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from sidecar.edge.telemetry_sum import OF_GAUGES
+from tests.certificates import LIFETIME, Authority
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, Bed, request, tool_call
 from tests.e2e.conftest import Start
 from tests.mcp_server import STUB_TOOLS, Stream, StubUpstream, reply
@@ -232,6 +233,13 @@ async def test_an_event_loop_that_is_held_up_is_told_of(start: Start) -> None:
     found = await until(bed, lambda found: found.value("sidecar_loop_lag_seconds_sum") >= 0.25)
     late = found.value("sidecar_loop_lag_seconds_count") - found.value("sidecar_loop_lag_seconds_bucket", le="0.25")
     assert late >= 1
+
+
+async def test_when_the_certificate_expires_that_clients_are_shown_is_told(start: Start, tmp_path: Path) -> None:
+    plain, bed = await start(), await start(listen={"tls": Authority().certify().written(tmp_path, "sidecar")})
+    name = "sidecar_tls_certificate_expiry_timestamp_seconds"
+    assert not (await scrape(plain)).has(name)
+    assert 0 < (await scrape(bed)).value(name) - time.time() <= LIFETIME.total_seconds()
 
 
 async def test_the_age_of_the_catalogue_and_its_changes_are_told(

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import signal
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import uvloop
 from aiohttp import web
 
 from sidecar.demo.issuer import DevIssuer
+from tests.certificates import Authority
 from tests.e2e.bed import AUDIENCE, JWT_ROUTE, KEY_ROUTE, KEYS, merged, modern, request, tool_call
 from tests.e2e.conftest import base_settings
 from tests.mcp_server import StubUpstream, echo
@@ -38,6 +40,7 @@ class House:
         self.redis = redis
         self.admin_url = ""
         self._directory = directory
+        self._authority = Authority()
         self._ready = threading.Event()
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -83,9 +86,10 @@ class House:
             settings = self._settings(issuer.url, stub.url)
             self._service = await spawned(stack, self._directory, settings, token(issuer, "alice"))
             started = await self._service.read("started")
-            await self._service.connect(stack, started["public"], started["admin"])
             self.admin_url = started["admin"]
-            clients = Callers(issuer, self._service.client)
+            trusting = ssl.create_default_context(cadata=self._authority.cert.decode())
+            client = httpx.AsyncClient(base_url=started["public"], verify=trusting, trust_env=False)
+            clients = Callers(issuer, await stack.enter_async_context(client))
             await clients.prepare()
             kinds = [asyncio.create_task(again_and_again(kind)) for kind in clients.kinds()]
             self._ready.set()
@@ -117,6 +121,7 @@ class House:
                 "streams": {"per_credential": 1},
             },
             "catalogue": {"refresh_s": 1},
+            "listen": {"tls": self._authority.certify().written(self._directory, "sidecar")},
             "log": {"access": False},
             "audit": {"file": str(self._directory / "audit.jsonl")},
         }

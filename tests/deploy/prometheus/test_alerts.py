@@ -94,8 +94,8 @@ def test_what_was_recorded_tells_whose_fault_failures_were(prometheus: Prometheu
 
 @pytest.mark.prometheus
 def test_what_is_wrong_in_the_house_is_about_to_wake_somebody_and_nothing_else(prometheus: Prometheus) -> None:
-    """Its upstream is broken, one issuer was never there, the store was away, and somebody guesses keys."""
-    expected = {"SidecarUpstreamFailing", "SidecarIssuerKeysMissing"}
+    """Its upstream is broken, one issuer was never there, its certificate soon expires, and it lost its store."""
+    expected = {"SidecarUpstreamFailing", "SidecarIssuerKeysMissing", "SidecarCertificateExpiring"}
     may_be = {"SidecarStoreDown", "SidecarStoreFailing", "SidecarStoreSlow", "SidecarAuthFailing", "SidecarGuessing"}
 
     def pending() -> set[str]:
