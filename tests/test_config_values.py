@@ -53,6 +53,8 @@ ALLOWED = [
     ("store.url", ["sqlite:///a.db", "sqlite:////var/lib/a.db"]),
     ("workers", ["1"]),
     ("log.level", ["debug", "info", "warning", "error"]),
+    ("audit.file", ["audit.log", "/var/lib/sidecar/audit.log"]),
+    ("audit.arguments", ["none", "digest", "full"]),
     ("log.access", ["true", "false"]),
 ]
 
@@ -131,6 +133,9 @@ REFUSED = [
     ),
     ("workers", ["0", "257", "auto"]),
     ("log.level", ["INFO", "trace", "30"]),
+    ("audit.file", ["''", "17", "true"]),
+    ("audit.arguments", ["Digest", "null", "redacted", "all"]),
+    ("audit.redact", ["password"]),
 ]
 
 
@@ -192,6 +197,7 @@ LISTS_REFUSED = [
     ("access.tools.read", ["''", "'" + "a" * 257 + "'", '"a\\nb"', '"\\u0085"', "null", "17"]),
     ("access.tools.write", ["''", '"\\x7f"']),
     ("access.tools.destructive", ["''", "[]"]),
+    ("audit.redact", ["''", "17", "null"]),
 ]
 
 

@@ -262,3 +262,28 @@ def test_a_chain_that_ended_before_another_went_on_is_ended() -> None:
     chain = old.chains["a"]
     new = Writers().add("b", "start", continues={"chain": "a", "seq": chain.seq, "hash": chain.hash})
     assert proof_of(old.lines, new.lines).chains["a"].status == "ended"
+
+
+_ANY_RECORD = st.fixed_dictionaries(
+    {
+        "chain": st.sampled_from(["a", "b"]),
+        "seq": st.integers(-1, 3),
+        "prev": st.sampled_from([None, "0" * 64]),
+        "time": st.sampled_from(["2026-11-23T12:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"]),
+        "kind": st.sampled_from(["start", "checkpoint", "end", "write"]),
+    },
+    optional={
+        "follows": st.sampled_from([None, "0" * 64]),
+        "continues": st.sampled_from([None, 1, {}, {"chain": ["a"], "seq": "1", "hash": 1}, {"chain": "a"}]),
+        "keyid": st.sampled_from(["k1", None, 1]),
+        "pid": st.sampled_from([1, "1", None]),
+        "signature": st.text(max_size=4),
+    },
+)
+
+
+@given(st.lists(st.binary(max_size=40) | _ANY_RECORD.map(lambda record: json.dumps(record).encode()), max_size=6))
+def test_any_lines_are_read_to_the_end_and_none_but_whole_ones_pass(lines: list[bytes]) -> None:
+    proof = proof_of([line + b"\n" for line in lines])
+    assert proof.problems, "nothing here was signed"
+    assert proof.files[0].proven == 0
