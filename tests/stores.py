@@ -1,4 +1,4 @@
-"""Both stores, for suites that hold them to the same contract."""
+"""All stores, for suites that hold them to the same contract."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import redis
 from redis.asyncio import Redis
 
 from sidecar.edge.embedded import EmbeddedStore
@@ -15,8 +16,9 @@ from sidecar.model import Admission, Limit
 from sidecar.records import KeyRecord
 from sidecar.stores import Store
 from tests.redis_server import shared_server
+from tests.redis_topologies import emptied, shared_cluster, shared_sentinels
 
-STORES = ("embedded", "redis")
+STORES = ("embedded", "redis", "sentinel", "cluster")
 NOON = 1_790_000_000.0 - 1_790_000_000.0 % 86_400 + 43_200
 """Noon UTC of some day."""
 PATIENT_S = 5.0
@@ -43,13 +45,26 @@ async def opened(kind: str, directory: Path, clock: FakeClock) -> AsyncIterator[
     if kind == "embedded":
         store = await EmbeddedStore.open(str(directory / "sidecar.db"), clock=clock)
     else:
-        async with redis_client() as client:
-            await client.flushall()
-        store = RedisStore.from_url(shared_server().url, clock=clock, timeout_s=PATIENT_S)
+        store = RedisStore.from_url(_emptied(kind), clock=clock, timeout_s=PATIENT_S)
     try:
         yield store
     finally:
         await store.aclose()
+
+
+def _emptied(kind: str) -> str:
+    """Return where such a Redis is, without any keys."""
+    if kind == "cluster":
+        cluster = shared_cluster()
+        emptied(cluster.masters)
+        return cluster.url
+    if kind == "sentinel":
+        sentinels = shared_sentinels()
+        emptied([sentinels.master])
+        return sentinels.url
+    with redis.Redis.from_url(shared_server().url) as client:
+        client.flushall()
+    return shared_server().url
 
 
 @asynccontextmanager

@@ -81,6 +81,8 @@ def test_names_are_never_filled_in() -> None:
         "store:\n  url: ${S}\n",
         "store: redis://:s3kr!t@host\n",
         "store:\n  url: redis://:s3kr!t@host/x\n",
+        "store:\n  url: redis+sentinel://:s3kr!t@host,i/\n",
+        "store:\n  url: redis+cluster://u:s3kr!t@host,i/x\n",
         "upstream:\n  url: http://user:s3kr!t@host\n",
         "jwt:\n  issuers:\n  - issuer: https://user:s3kr!t@host\n",
         "jwt:\n  issuers:\n  - {issuer: 'https://a.example', secret_file: '${S}', jwks_file: '${S}'}\n",

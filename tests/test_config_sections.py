@@ -175,6 +175,13 @@ def test_identity_keys_have_ids_of_their_own() -> None:
 SHARED = [
     *("redis://h", "redis://u:p@h:6380/3", "rediss://h:6379/0", "redis://:p@[::1]:6379", "redis://h/"),
     *("unix:///run/redis.sock", "unix:///run/redis.sock?db=2"),
+    *("redis+sentinel://h/main", "redis+sentinel://u:p%40%2F@h:1,[::1]:2,127.0.0.1/my-master.1_a/15"),
+    *(
+        "rediss+sentinel://:p@h/m",
+        "redis+cluster://h",
+        "redis+cluster://u:p@h:7000,i:7001",
+        "rediss+cluster://u@[::1]:7",
+    ),
 ]
 
 
@@ -261,3 +268,15 @@ def test_no_repr_and_no_listing_has_a_secret() -> None:
     assert shown["upstream"]["url"] == "http://a.test/mcp?(hidden)"
     assert shown["jwt"]["issuers"][0]["secret_file"] == "(hidden)"
     assert shown["identity"]["keys"] == [{"id": "a", "algorithm": "hmac-sha256", "secret": "(hidden)"}]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis+sentinel://u:store-secret@h:1,i:2/main/3", "redis+sentinel://(hidden)@h:1,i:2/main/3"),
+        ("rediss+cluster://:store-secret@h,i:7001", "rediss+cluster://(hidden)@h,i:7001"),
+    ],
+)
+def test_of_a_store_on_several_hosts_all_are_listed_and_no_password(url: str, shown: str) -> None:
+    text = f"store: {{url: '{url}'}}\n" + identity("ed25519", "id: a, private_key_file: identity.pem")
+    assert settings(loaded(text))["store"]["url"] == shown

@@ -14,6 +14,10 @@ from sidecar.policy import browsers
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
+_UNIX: Final = re.compile(r"unix:///[^?#]+(\?db=\d{1,5})?")
+_LOGIN: Final = re.compile(r"([^:/?#@%]|%[0-9A-Fa-f]{2})*(:([^:/?#@%]|%[0-9A-Fa-f]{2})*)?")
+_MASTER_PATH: Final = re.compile(r"[A-Za-z0-9._-]+(/\d{1,5})?")
+"""A name as sentinels allow it, and a database."""
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
 
 
@@ -88,10 +92,13 @@ def plain_url(entry: Entry) -> str:
 def store_url(entry: Entry) -> str:
     """Where keys, limits and revocations are kept. The value may hold a password and is never shown."""
     value = any_text(entry)
-    if not (_is_sqlite_url(value) or _is_redis_url(value) or re.fullmatch(r"unix:///[^?#]+(\?db=\d{1,5})?", value)):
+    shapes = (_is_sqlite_url, _is_redis_url, _is_sentinel_url, _is_cluster_url, _UNIX.fullmatch)
+    if not any(is_shape(value) for is_shape in shapes):
         raise Refused(
             "must be sqlite:///relative/file, sqlite:////absolute/file, redis://[user:password@]host[:port][/db], "
-            "rediss://… or unix:///socket[?db=N]"
+            "unix:///socket[?db=N], redis+sentinel://[user:password@]host[:port],host[:port]/master[/db], "
+            "redis+cluster://[user:password@]host[:port],host[:port], or one of them with rediss for TLS; "
+            "percent-encode what a user or password has of : / ? # @ %"
         )
     return value
 
@@ -164,3 +171,37 @@ def _is_redis_url(value: str) -> bool:
     if url is None or url.scheme not in ("redis", "rediss") or "?" in value or "#" in value or not url.hostname:
         return False
     return _is_host(url.hostname) and re.fullmatch(r"(/\d{0,5})?", url.path) is not None
+
+
+def _is_sentinel_url(value: str) -> bool:
+    scheme, hosts, path = _taken_apart(value)
+    return scheme == "sentinel" and _are_hosts(hosts) and _MASTER_PATH.fullmatch(path) is not None
+
+
+def _is_cluster_url(value: str) -> bool:
+    scheme, hosts, path = _taken_apart(value)
+    return scheme == "cluster" and _are_hosts(hosts) and not path
+
+
+def _taken_apart(value: str) -> tuple[str, str, str]:
+    """Return what is behind ``redis+`` in the scheme, the hosts and the path; nothing for what is no such URL."""
+    scheme, _, rest = value.partition("://")
+    authority, _, path = rest.partition("/")
+    login, _, hosts = authority.rpartition("@")
+    kind, _, topology = scheme.partition("+")
+    if kind not in ("redis", "rediss") or not _VISIBLE.fullmatch(value) or not _LOGIN.fullmatch(login):
+        return "", "", ""
+    return topology, hosts, path
+
+
+def _are_hosts(hosts: str) -> bool:
+    urls = [_split(f"redis://{each}") for each in hosts.split(",")]
+    return all(
+        url is not None
+        and "@" not in url.netloc
+        and not (url.path or url.query or url.fragment)
+        # Else it is no host, or `urlsplit` has dropped something.
+        and url.hostname is not None
+        and _is_host(url.hostname)
+        for url in urls
+    ) and not set(hosts) & set("?#@")

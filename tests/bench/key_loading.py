@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from sidecar.edge.redis import RedisStore, names
+from sidecar.edge.redis.commands import pack
 from sidecar.edge.redis.keys import ADD, written
-from sidecar.edge.redis.link import pack
 from tests.bench.credentials import IssuedKey
 
 _AT_ONCE: Final = 1000

@@ -19,7 +19,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    """Run the test on both stores, each empty."""
+    """Run the test on each of the stores, empty."""
     async with opened(request.param, tmp_path, clock) as store:
         yield store
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import ConnectionPool
 from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, ResponseError
 
 from sidecar.edge.redis.conversation import Conversation
@@ -31,8 +30,8 @@ async def conversation(directory: Path, say: Say) -> AsyncIterator[Conversation]
 
     address = str(directory / "redis")
     server = await asyncio.start_unix_server(serve, address)
-    pool = ConnectionPool.from_url(f"unix://{address}", protocol=2, driver_info=None)
-    begun = await Conversation.begin(pool.make_connection())  # type: ignore[no-untyped-call]  # redis-py
+    _, writer = await asyncio.open_unix_connection(address)
+    begun = Conversation(writer)
     try:
         yield begun
     finally:

@@ -14,8 +14,9 @@ from redis.crc import key_slot
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import RedisStore
+from sidecar.edge.redis.commands import Script
 from sidecar.edge.redis.deadline import Deadline
-from sidecar.edge.redis.link import MAX_TRIPS, Script
+from sidecar.edge.redis.link import MAX_TRIPS
 from sidecar.edge.redis.names import owner
 from sidecar.model import Admission, Limit
 from tests.redis_server import RedisServer

@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
 from sidecar.edge.redis import names
+from sidecar.edge.redis.commands import Argument, Script
 from sidecar.edge.redis.handles import idle_ms
 from sidecar.edge.redis.keys import key_record
-from sidecar.edge.redis.link import Argument, Link, OnRedis, Script
+from sidecar.edge.redis.link import OnRedis, Way
 from sidecar.model import Admission, Limit, Quota, Verdict
 from sidecar.policy.windows import US_PER_S
 
@@ -42,14 +43,14 @@ class RedisAdmission(OnRedis):
     _day = 0
     """The day by Redis's clock, as last heard: usage is kept by day, and a script's keys are named beforehand."""
 
-    def __init__(self, link: Link, clock: Callable[[], float] | None) -> None:
+    def __init__(self, link: Way, clock: Callable[[], float] | None) -> None:
         super().__init__(link, clock)
         self._questions: BoundedCache[tuple[object, ...], _Question] = BoundedCache(REMEMBERED)
 
     async def admit(self, admission: Admission) -> Verdict:
         """See `stores.AdmissionStore`."""
         while True:
-            answer: bytes = await self._link.send(self._question(admission), ADMIT)
+            answer: bytes = await self._link.send(self._question(admission), ADMIT, admission.account)
             standing, (now_us,), rest = answer[:1], NOW.unpack_from(answer, 1), answer[1 + NOW.size :]
             if standing != b"d":
                 break

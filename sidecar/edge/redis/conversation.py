@@ -7,26 +7,35 @@ from typing import Any, Final, cast
 
 from hiredis import ProtocolError, Reader
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 _NOT_ALL_HERE: Final = object()
 _ERRORS: Final[dict[str, type[RedisError]]] = {
+    "ASK": AskError,
+    "CLUSTERDOWN": ClusterDownError,
     "LOADING": BusyLoadingError,
     "MASTERDOWN": MasterDownError,
+    "MOVED": MovedError,
     "NOAUTH": AuthenticationError,
     "NOPERM": NoPermissionError,
     "NOSCRIPT": NoScriptError,
     "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
+    "TRYAGAIN": TryAgainError,
+    "WRONGPASS": AuthenticationError,
 }
 """Redis's words and redis-py's, in which problems are told of."""
 
@@ -34,8 +43,8 @@ _ERRORS: Final[dict[str, type[RedisError]]] = {
 class Conversation(asyncio.Protocol):
     """Reads replies; one batch of commands at a time.
 
-    redis-py opens the connection, with all that its URL can say of TLS, names and passwords. Its way to read is not
-    used: it takes some 10 us and several coroutines for each reply, and every request waits for one.
+    redis-py's reader is not used: it takes some 10 us and several coroutines for each reply, and every request waits
+    for one.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
@@ -49,21 +58,6 @@ class Conversation(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._closed = self._loop.create_future()
         self._transport.set_protocol(self)
-
-    @classmethod
-    async def begin(cls, connection: Any) -> Conversation:
-        """Have redis-py open a connection of its own, and take it over; to redis-py it then is no more.
-
-        Raises:
-            RedisError, OSError: it can't be had.
-        """
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        writer, connection._writer, connection._reader = connection._writer, None, None
-        return cls(writer)
 
     def is_live(self) -> bool:
         """Tell whether more can be asked: not closed, nothing under way, and nothing came that nobody asked for."""
@@ -129,5 +123,7 @@ class Conversation(asyncio.Protocol):
 
 def _error(text: str) -> RedisError:
     word, _, rest = text.partition(" ")
-    error = _ERRORS.get(word)
-    return ResponseError(text) if error is None else error(rest)
+    try:
+        return _ERRORS[word](rest)
+    except (KeyError, ValueError):  # it is another one, or redis-py makes nothing of the rest
+        return ResponseError(text)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.edge.redis import names
-from sidecar.edge.redis.link import OnRedis, Script
+from sidecar.edge.redis.commands import Script
+from sidecar.edge.redis.link import OnRedis
 from sidecar.model import Handle
 
 RELEASE: Final = Script("release")

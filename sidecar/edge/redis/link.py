@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
 
 from redis.exceptions import ConnectionError as BadConnection
 from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, RedisError
 
-from sidecar.denials import StoreUnavailable
+from sidecar.edge.redis.commands import Argument, Call, Script, pack, settle
 from sidecar.edge.redis.conversation import Conversation
 from sidecar.edge.redis.deadline import Deadline
-from sidecar.edge.redis.pool import pool_of
 from sidecar.policy.windows import US_PER_S
 
 MAX_TRIPS: Final = 4
@@ -32,46 +27,87 @@ MAX_CALLS: Final = 256
 NOT_THE_MASTER: Final = ("-READONLY ", "-MASTERDOWN ", "-LOADING ")
 """How that reads within the error of a script."""
 
-Argument = str | int
-
-
-class Script:
-    """A Lua script that Redis keeps under its digest. `parts` are joined: shared functions first."""
-
-    def __init__(self, *parts: str) -> None:
-        directory = files("sidecar.edge.redis").joinpath("scripts")
-        self.source = "".join(directory.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
-        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-    def packed(self, keys: Sequence[str], arguments: Sequence[Argument]) -> bytes:
-        """Write the command that runs it."""
-        return pack(("EVALSHA", self.sha, len(keys), *keys, *arguments))
-
 
 def unnoted(trip_s: float) -> None:
     """Take no note of how long a trip took."""
 
 
-@dataclass(slots=True)
-class Call:
-    """One command on its way, and who waits for its reply."""
-
-    packed: bytes
-    future: asyncio.Future[Any]
-    script: Script | None
+def untroubled() -> None:
+    """Do nothing about a trip that failed."""
 
 
-class Link:
+class Elsewhere(Protocol):
+    """Sends a call on that was not done because another node has its keys; False when the reply is not about that."""
+
+    def __call__(self, call: Call, reply: Any, left_s: float) -> bool: ...
+
+
+class Way:
+    """The way to wherever a key is: one Redis, or the master of its slot."""
+
+    def send(self, packed: bytes, script: Script | None, key: str) -> asyncio.Future[Any]:
+        """Send a command that was packed before, with what else is sent there in this tick.
+
+        A caller that gives up disturbs nobody. `key` is any of its keys, or the account that is the tag of all.
+
+        Raises:
+            StoreUnavailable: out of the future, for whatever goes wrong.
+        """
+        raise NotImplementedError
+
+    def call(self, *arguments: Argument) -> asyncio.Future[Any]:
+        """Send one command, whose first argument is a key if it has any; see `send`."""
+        return self.send(pack(arguments), None, str(arguments[1]) if len(arguments) > 1 else "")
+
+    def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
+        """Run a script; see `send`."""
+        return self.send(script.packed(keys, arguments), script, keys[0])
+
+    async def masters(self) -> Sequence[Way]:
+        """Return a way to each Redis that keys are on, for what is asked of all; a key does not matter there.
+
+        Raises:
+            StoreUnavailable: nobody says which they are.
+        """
+        raise NotImplementedError
+
+    async def probe(self, name: str, lives_ms: int) -> None:
+        """Write something for so long.
+
+        Raises:
+            StoreUnavailable: it can't be written.
+        """
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Wait for what is under way and close every connection."""
+        raise NotImplementedError
+
+
+class Link(Way):
     """Sends calls to one Redis and hands each its own reply. Belongs to the event loop that it was made on."""
 
     def __init__(
         self,
-        url: str,
+        connect: Callable[[], Awaitable[Conversation]],
         timeout_s: float,
         note_trip: Callable[[float], None] = unnoted,
-        tls: ssl.SSLContext | None = None,
+        *,
+        troubled: Callable[[], None] = untroubled,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        self._connections = pool_of(url, tls)
+        """Take no connection yet.
+
+        Args:
+            connect: Opens a connection; is not waited for longer than `OPENING_S`.
+            timeout_s: The deadline of every round trip.
+            note_trip: Told of each trip, well or badly, how many seconds it took.
+            troubled: Called after each trip that failed.
+            elsewhere: Asked of each reply of a cluster's node.
+        """
+        self._connect = connect
+        self._troubled = troubled
+        self._elsewhere = elsewhere
         self._note_trip = note_trip
         self._loop = asyncio.get_running_loop()
         self._idle: list[Conversation] = []
@@ -87,34 +123,44 @@ class Link:
         self._problem: Exception | None = None
         self._paused_until = 0.0
 
-    def call(self, *arguments: Argument, script: Script | None = None) -> asyncio.Future[Any]:
-        """Send one command with what else is sent in this tick. A caller that gives up disturbs nobody.
+    def send(self, packed: bytes, script: Script | None, key: str = "") -> asyncio.Future[Any]:
+        """See `Way`. All keys are there."""
+        call = Call(packed, self._loop.create_future(), script)
+        self.take(call)
+        return call.future
 
-        Raises:
-            StoreUnavailable: out of the future, for whatever goes wrong.
-        """
-        return self.send(pack(arguments), script)
-
-    def send(self, packed: bytes, script: Script | None) -> asyncio.Future[Any]:
-        """Send a command that was packed before; see `call`."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+    def take(self, call: Call) -> None:
+        """Send a call whose future there is already."""
         if self._closed:
-            settle(future, ConnectionError("the store is closed"))
-            return future
-        if self._problem is not None and (self._trips or self._loop.time() < self._paused_until):
-            settle(future, self._problem)
-            return future
-        self._waiting.append(Call(packed, future, script))
-        if not self._boarding:
-            self._board()
-        return future
+            settle(call.future, ConnectionError("the store is closed"))
+        elif self._problem is not None and (self._trips or self._loop.time() < self._paused_until):
+            settle(call.future, self._problem)
+        else:
+            self._waiting.append(call)
+            if not self._boarding:
+                self._board()
 
-    def run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> asyncio.Future[Any]:
-        """Run a script; see `call`."""
-        return self.send(script.packed(keys, arguments), script)
+    async def masters(self) -> Sequence[Way]:
+        """See `Way`."""
+        return (self,)
+
+    async def probe(self, name: str, lives_ms: int) -> None:
+        """See `Way`."""
+        await self.call("SET", name, "1", "PX", lives_ms)
+
+    def leave(self) -> None:
+        """Close the connections that there are: another is the master. Those under way follow when they are done."""
+        self._epoch += 1
+        openings, self._openings = self._openings, []
+        idle, self._idle = self._idle, []
+        for opening in openings:
+            if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+                idle.append(opening.result())
+        for conversation in idle:
+            conversation.close()
 
     async def aclose(self) -> None:
-        """Wait for what is under way and close every connection."""
+        """See `Way`."""
         while self._trips:
             await asyncio.wait(self._trips)
         self._closed = True
@@ -153,10 +199,13 @@ class Link:
                 raise
             self._problem = error
             self._paused_until = self._loop.time() + PAUSE_S
+            self._troubled()
         else:
             self._problem = None
+            left_s = self._timeout_s - (time.perf_counter() - departed)
             for call, reply in zip(calls, replies, strict=True):
-                settle(call.future, reply)
+                if self._elsewhere is None or not self._elsewhere(call, reply, left_s):
+                    settle(call.future, reply)
 
     def _fail(self, calls: list[Call], error: BaseException) -> None:
         """Tell those aboard, and those who wait for room: a trip of their own would only take as long once more."""
@@ -210,7 +259,7 @@ class Link:
 
     async def _open(self) -> Conversation:
         async with asyncio.timeout(OPENING_S):
-            return await Conversation.begin(self._connections.make_connection())  # type: ignore[no-untyped-call]  # redis-py
+            return await self._connect()
 
     async def _teach(self, conversation: Conversation, calls: list[Call], replies: list[Any]) -> None:
         """Load scripts again: Redis was restarted or flushed. The calls did not run, so they can't count twice."""
@@ -222,12 +271,9 @@ class Link:
             replies[i] = reply
 
     async def _leave_all(self) -> None:
-        """Close every connection, also those that are being opened; one that is under way is closed when it is done."""
-        self._epoch += 1
-        openings, self._openings = self._openings, []
-        idle, self._idle = self._idle, []
-        for opening in openings:
-            opening.cancel()
+        """Leave, and wait until every connection is closed that is not under way."""
+        openings, idle = self._openings, self._idle
+        self.leave()
         opened = await asyncio.gather(*openings, return_exceptions=True)
         idle += [conversation for conversation in opened if isinstance(conversation, Conversation)]
         await asyncio.gather(*[conversation.aclose() for conversation in idle])
@@ -236,7 +282,7 @@ class Link:
 class OnRedis:
     """What every part of the store stands on."""
 
-    def __init__(self, link: Link, clock: Callable[[], float] | None) -> None:
+    def __init__(self, link: Way, clock: Callable[[], float] | None) -> None:
         self._link = link
         self._clock = clock
 
@@ -250,28 +296,3 @@ def is_not_the_master(error: RedisError) -> bool:
     if isinstance(error, ReadOnlyError | MasterDownError | BadConnection):
         return True
     return any(sign in str(error) for sign in NOT_THE_MASTER)
-
-
-def settle(future: asyncio.Future[Any], reply: Any) -> None:
-    """Hand a reply to its caller, if there still is one; any error becomes the one that ports know."""
-    if future.done():
-        return
-    if isinstance(reply, BaseException):
-        failure = StoreUnavailable("store_unavailable", detail=f"{type(reply).__name__}: {reply}")
-        failure.__cause__ = reply
-        future.set_exception(failure)
-    else:
-        future.set_result(reply)
-
-
-def pack(arguments: Sequence[Argument]) -> bytes:
-    """Write one command in RESP, the way Redis reads it.
-
-    By hand, because redis-py's packer takes three times as long, on every request.
-    """
-    texts = [argument if isinstance(argument, str) else str(argument) for argument in arguments]
-    whole = "".join([f"${len(text)}\r\n{text}\r\n" for text in texts])
-    if whole.isascii():
-        return f"*{len(texts)}\r\n{whole}".encode()
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    return b"*%d\r\n" % len(encoded) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])

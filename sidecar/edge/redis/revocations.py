@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sidecar.edge.redis import names
 from sidecar.edge.redis.changes import RedisChanges
-from sidecar.edge.redis.link import Script
+from sidecar.edge.redis.commands import Script
 
 MEET: Final = Script("window", "meet")
 REVOKE_TOKEN: Final = Script("revoke_token")
