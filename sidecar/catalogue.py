@@ -13,7 +13,7 @@ import orjson
 from sidecar.denials import BadGateway, Denial, UpstreamNotReady
 from sidecar.model import Headers, ToolClass
 from sidecar.policy.events import EventSplitter, data_of
-from sidecar.policy.tools import ToolLists, class_of_annotations
+from sidecar.policy.tools import ToolFinding, ToolLists, class_of_annotations
 from sidecar.ports import ToolCatalogue, Upstream, UpstreamAnswer
 
 _MODERN_VERSION: Final = "2026-07-28"
@@ -241,6 +241,18 @@ class ToolClasses:
             if self._waits:
                 raise
             return "write"
+
+    def why(self, tool: str) -> ToolFinding:
+        """Return what `of` says with its reason, for people; it always waits for the catalogue.
+
+        Raises:
+            UpstreamNotReady: it depends on the catalogue, and no fetch has succeeded yet.
+        """
+        entry = self._lists.entry(tool)
+        if entry is not None:
+            return ToolFinding(self.of(tool), "list", entry)
+        annotated = self._catalogue.annotated(tool)
+        return ToolFinding(self.of(tool), "default" if annotated is None else "annotation")
 
 
 def _reply_in(content: bytes) -> dict[str, Any]:

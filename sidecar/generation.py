@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 from sidecar import wiring
@@ -11,9 +12,12 @@ from sidecar.catalogue import Classes
 from sidecar.config import Config
 from sidecar.edge.http.server import PublicServer
 from sidecar.edge.telemetry import Telemetry
+from sidecar.gateway import Gateway
+from sidecar.guard import Guard
 from sidecar.lasting import Lasting
 from sidecar.management import ManagementApi
 from sidecar.policy.identity import Signer
+from sidecar.wiring import Authenticators
 
 _CATALOGUE_S: Final = 5.0
 """How long a new upstream may take to name its tools before it is asked for the first call."""
@@ -34,7 +38,10 @@ class Generation:
         telemetry: Telemetry,
         body_timeout_s: float,
         before: Generation | None = None,
+        known: Authenticators | None = None,
+        between: Callable[[Gateway], Guard] = lambda gateway: gateway,
     ) -> None:
+        """Put it together. `known` and what stands `between` are for who wants to know what it would do."""
         self.config = config
         self.upstream = wiring.upstream(config)
         keys = wiring.identity_keys(config)
@@ -42,12 +49,12 @@ class Generation:
         signer = Signer(keys, authority=self.upstream.authority, ttl_s=config.identity.ttl_s)
         self.catalogue = wiring.catalogue(config, self.upstream, signer, telemetry, known=_known(config, before))
         self.keyring = wiring.keyring(config, lasting.store, lasting.hasher)
-        tools = wiring.tool_classes(config, self.catalogue)
-        self.gateway = wiring.gateway(config, lasting, signer, tools)
+        self.tools = tools = wiring.tool_classes(config, self.catalogue)
+        self.gateway = wiring.gateway(config, lasting, signer, tools, known)
         rule = config.api_keys.management
         self.server = PublicServer(
             routes=config.routes,
-            gateway=self.gateway,
+            gateway=between(self.gateway),
             streams=lasting.streams,
             stream_limit=lasting.stream_limit,
             management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),

@@ -99,6 +99,10 @@ class RevocationStore(Protocol):
         """
         ...
 
+    async def is_revoked(self, token_id: str) -> bool:
+        """Tell whether this token was revoked, and note nothing."""
+        ...
+
     async def revoke_token(self, token_id: str) -> None:
         """End this token, seen before or not, everywhere."""
         ...

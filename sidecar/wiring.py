@@ -32,8 +32,10 @@ from sidecar.policy.plans import Plans
 from sidecar.policy.quotas import Limits
 from sidecar.policy.tokens import IssuerPolicy
 from sidecar.policy.tools import ToolLists
-from sidecar.ports import ToolCatalogue
+from sidecar.ports import Authenticator, ToolCatalogue
 from sidecar.stores import Store
+
+Authenticators = Mapping[type, Authenticator[Any]]
 
 _NONCE_BYTES: Final = 16
 _OWN_SUBJECT: Final = "sidecar"
@@ -138,8 +140,8 @@ def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
     return Front(browsers, discovery, identity_keys)
 
 
-def gateway(config: Config, lasting: Lasting, signer: Signer, tools: ToolClasses) -> Gateway:
-    """Return the hot path."""
+def authenticators(config: Config, lasting: Lasting) -> Authenticators:
+    """Return who knows which kind of credential."""
     policies = {issuer.issuer: _issuer_policy(issuer) for issuer in config.jwt.issuers}
     tokens = JwtAuthenticator(
         policies,
@@ -149,10 +151,17 @@ def gateway(config: Config, lasting: Lasting, signer: Signer, tools: ToolClasses
         require_store=config.limits.on_store_failure == "deny",
         lookups=lasting.token_lookups,
     )
+    return {BearerToken: tokens, PresentedKey: lasting.keys}
+
+
+def gateway(
+    config: Config, lasting: Lasting, signer: Signer, tools: ToolClasses, known: Authenticators | None = None
+) -> Gateway:
+    """Return the hot path; `known` are other authenticators than those of the settings."""
     path, query = _target(config)
     shadowed = shadowed_rules(config)
     return Gateway(
-        authenticators={BearerToken: tokens, PresentedKey: lasting.keys},
+        authenticators=authenticators(config, lasting) if known is None else known,
         keys=lasting.keys,
         failures=lasting.failures,
         tools=tools,

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "sidecar"
 CEILING_FILE_LINES = 300
 CEILING_FUNCTION_LINES = 40
 
-INSIDE = {"gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover"}
+INSIDE = {"gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover", "looking"}
 PURE = {"model", "records", "denials", "bounded"}
 MAY_IMPORT: dict[str, set[str]] = {
     "model": {"records", "denials"},
@@ -32,6 +32,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wiring": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting"},
     "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring"},
     "auditing": {*PURE, "policy", "edge", "config", "wiring"},
+    "explaining": {
+        *PURE,
+        "ports",
+        "stores",
+        "policy",
+        *INSIDE,
+        "edge",
+        "config",
+        "lasting",
+        "wiring",
+        "generation",
+    },
     "workers": {"edge", "config"},
     "public_port": {"config", "edge", "sockets"},
     "app": {
@@ -42,7 +54,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "process": {*PURE, "app", "workers", "config", "edge", "reloading"},
     "worker": {"app", "config", "edge", "process"},
     "demo": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "demo"},
-    "cli": {*PURE, "ports", "stores", "policy", *INSIDE, "config", "app", "auditing", "process", "demo", "cli"},
+    "cli": {
+        *PURE,
+        "ports",
+        "stores",
+        "policy",
+        *INSIDE,
+        "config",
+        "app",
+        "auditing",
+        "explaining",
+        "process",
+        "demo",
+        "cli",
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }

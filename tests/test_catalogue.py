@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from sidecar.catalogue import Catalogue, NoCatalogue
+from sidecar.catalogue import Catalogue, NoCatalogue, ToolClasses
 from sidecar.denials import BadGateway, UpstreamNotReady
-from sidecar.model import Headers
+from sidecar.model import Headers, ToolClass
+from sidecar.policy.tools import ToolLists
 from tests.fakes import CannedAnswer, ScriptedUpstream, Ticks
 
 PAGES: dict[str | None, dict[str, Any]] = {
@@ -240,3 +241,39 @@ async def test_annotations_that_are_not_trusted_say_nothing() -> None:
 
     assert nothing.annotated("get") is None
     await nothing.aclose()
+
+
+class Annotated:
+    """What an upstream says of its tools; None: it was not reached yet."""
+
+    def __init__(self, classes: dict[str, ToolClass] | None) -> None:
+        self._classes = classes
+
+    def annotated(self, tool: str) -> ToolClass | None:
+        if self._classes is None:
+            raise UpstreamNotReady("catalogue_missing")
+        return self._classes.get(tool)
+
+
+@pytest.mark.parametrize(
+    ("tool", "because", "entry"),
+    [
+        ("put_x", "list", "put*"),
+        ("get", "annotation", None),
+        ("get_put", "annotation", None),
+        ("else", "default", None),
+    ],
+)
+def test_why_a_tool_is_what_it_is_can_be_told(tool: str, because: str, entry: str | None) -> None:
+    known = Annotated({"get": "read", "get_put": "destructive", "put_x": "read"})
+    tools = ToolClasses(ToolLists({"write": ["put*"]}), known)
+    finding = tools.why(tool)
+    assert (finding.tool_class, finding.because, finding.entry) == (tools.of(tool), because, entry)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_why_a_tool_is_what_it_is_is_not_guessed(waits: bool) -> None:
+    tools = ToolClasses(ToolLists({"write": ["put*"]}), Annotated(None), waits=waits)
+    assert tools.why("put").because == "list"
+    with pytest.raises(UpstreamNotReady):
+        tools.why("get")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sidecar.cli import audit, keys, serving, tokens
+from sidecar.cli import audit, explain, keys, serving, tokens
 from sidecar.cli.grammar import Parser, add_config
 from sidecar.cli.output import CommandError, Outcome, write_error, write_outcome
 from sidecar.config import ConfigError
@@ -58,4 +58,5 @@ def _grammar() -> Parser:
     keys.add_to(commands)
     tokens.add_to(commands)
     audit.add_to(commands)
+    explain.add_to(commands)
     return root

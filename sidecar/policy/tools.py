@@ -5,13 +5,24 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from sidecar.bounded import BoundedCache
 from sidecar.model import ToolClass
 
 _REMEMBERED: Final = 4096
 _MOST_DANGEROUS_FIRST: Final[tuple[ToolClass, ...]] = ("destructive", "write", "read")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinding:
+    """What a tool is, and why: an entry of the operator's list, the upstream's annotation, or nobody's word."""
+
+    tool_class: ToolClass
+    because: Literal["list", "annotation", "default"]
+    entry: str | None = None
+    """As it stands in the list."""
 
 
 class ToolLists:
@@ -24,6 +35,7 @@ class ToolLists:
         self._patterns = tuple(
             (tool_class, names_or_globs(lists.get(tool_class, ()))) for tool_class in _MOST_DANGEROUS_FIRST
         )
+        self._texts = {tool_class: tuple(lists.get(tool_class, ())) for tool_class in _MOST_DANGEROUS_FIRST}
         self._remembered: BoundedCache[str, ToolClass | None] = BoundedCache(_REMEMBERED)
 
     def declared(self, tool: str) -> ToolClass | None:
@@ -33,6 +45,13 @@ class ToolLists:
         declared = next((tool_class for tool_class, pattern in self._patterns if pattern.fullmatch(tool)), None)
         self._remembered[tool] = declared
         return declared
+
+    def entry(self, tool: str) -> str | None:
+        """Return the entry that makes it what `declared` says, the first one of that list; None when no list has it."""
+        declared = self.declared(tool)
+        if declared is None:
+            return None
+        return next(text for text in self._texts[declared] if names_or_globs([text]).fullmatch(tool))
 
 
 def names_or_globs(texts: Iterable[str]) -> re.Pattern[str]:

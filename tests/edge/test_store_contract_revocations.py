@@ -32,6 +32,13 @@ async def test_a_token_revoked_first_is_refused_at_first_sight(store: Store) -> 
     assert not await store.meet("t", "acme", NOON + 3600)
 
 
+async def test_whether_a_token_is_revoked_can_be_asked_without_meeting_it(store: Store) -> None:
+    assert not await store.is_revoked("t1")
+    await store.revoke_token("t1")
+    assert await store.is_revoked("t1")
+    assert not await store.is_revoked("t2")
+
+
 async def test_whichever_comes_first_a_revoked_token_gets_nowhere(store: Store) -> None:
     tokens = [f"t{i}" for i in range(20)]
     meetings = [store.meet(token, "acme", NOON + 3600) for token in tokens]

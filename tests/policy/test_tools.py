@@ -85,3 +85,12 @@ def test_a_tool_is_the_same_whenever_and_among_however_many_it_is_asked_for() ->
         for number in range(5000):
             assert lists.declared(f"get_{number}") == "read"
             assert lists.declared(f"put_{number}") is None
+
+
+@pytest.mark.parametrize(
+    ("tool", "entry"),
+    [("get_balance", "get_*"), ("both", "both"), ("a[12]", "a[12]"), ("purgea", "purge[all]"), ("purge", "purge*")],
+)
+def test_the_entry_that_decides_is_the_one_of_the_list_that_counts(lists: ToolLists, tool: str, entry: str) -> None:
+    assert lists.entry(tool) == entry
+    assert lists.entry("nobody") is None

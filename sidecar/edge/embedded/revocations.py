@@ -30,6 +30,11 @@ class SqliteRevocations:
             await self._database.write(lambda writer: writer.execute(change, (expires_at + LEEWAY_S, token_id)))
         return row is None
 
+    async def is_revoked(self, token_id: str) -> bool:
+        """See `stores.RevocationStore`."""
+        self._copies.refresh()
+        return self._copies.revoked_token(token_id) is not None
+
     async def revoke_token(self, token_id: str) -> None:
         """See `stores.RevocationStore`."""
         change = "INSERT OR IGNORE INTO revoked_tokens VALUES (?, NULL)"

@@ -33,6 +33,11 @@ class RedisRevocations(RedisChanges):
         revoked: int = await self._link.run(MEET, keys, self.passed_us(), account, repr(expires_at + LEEWAY_S))
         return revoked == 0
 
+    async def is_revoked(self, token_id: str) -> bool:
+        """See `stores.RevocationStore`."""
+        found: int = await self._link.call("EXISTS", names.revoked(token_id))
+        return found == 1
+
     async def revoke_token(self, token_id: str) -> None:
         """See `stores.RevocationStore`."""
         lives_ms, *accounts = await self._link.run(REVOKE_TOKEN, (names.met(token_id), names.revoked(token_id)))
