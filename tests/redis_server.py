@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -71,6 +72,10 @@ class RedisServer:
         """Kill it and start it again, empty."""
         self.kill()
         self.start()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection to it."""
+        return await asyncio.open_unix_connection(str(self._socket))
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -35,6 +36,10 @@ class Node(RedisServer):
     def __init__(self, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
         super().__init__("--port", str(self.port), "--bind", "127.0.0.1", *options)
+
+    def announce(self, port: int) -> None:
+        """From its next start on, say to clients that it is there."""
+        self._options += ("--cluster-announce-port", str(port), "--cluster-announce-bus-port", str(self.port + BUS))
 
     def __enter__(self) -> Node:
         self.start()
@@ -155,6 +160,10 @@ class Sentinel:
             self.signal(number)
         self._process.wait(timeout=START_TIMEOUT_S)
         shutil.rmtree(self._directory)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection to it."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
 
     def signal(self, number: signal.Signals) -> None:
         """Stop it, let it go on, or kill it."""

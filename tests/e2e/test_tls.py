@@ -22,6 +22,7 @@ from tests.e2e.conftest import Start
 from tests.mcp_server import StubUpstream, echo
 from tests.redis_server import RedisServer
 from tests.service import until
+from tests.tls_front import tls_before
 
 OURS, THEIRS = Authority("Ours"), Authority("Theirs")
 AWAY = "203.0.113.7"
@@ -170,28 +171,6 @@ async def test_the_upstream_is_verified_by_the_named_authority_and_sees_our_cert
             assert_refused(await bed.post(request("ping"), token=bed.token()), 502, "UPSTREAM_UNAVAILABLE")
 
 
-@asynccontextmanager
-async def redis_by_tls(server: RedisServer, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """Put TLS before a Redis, as stunnel would: not every build of it can do that itself."""
-
-    async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(65_536):
-                target.write(data)
-                await target.drain()
-        target.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind = await asyncio.open_unix_connection(server.url.removeprefix("unix://"))
-        await asyncio.gather(carry(reader, behind[1]), carry(behind[0], writer))
-
-    port = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield f"rediss://127.0.0.1:{port.sockets[0].getsockname()[1]}"
-    finally:
-        port.close()
-
-
 async def test_redis_is_verified_by_the_named_authority_and_sees_our_certificate(start: Start, tmp_path: Path) -> None:
     server = OURS.certify("redis")
     context = server_context(server.cert, server.key)
@@ -199,7 +178,8 @@ async def test_redis_is_verified_by_the_named_authority_and_sees_our_certificate
     context.load_verify_locations(cadata=THEIRS.cert.decode())
     ours = {"ca_file": OURS.written(tmp_path), **THEIRS.certify("client").written(tmp_path, "client")}
     with RedisServer() as redis:
-        async with redis_by_tls(redis, context) as url:
+        async with tls_before(redis.connect, context) as port:
+            url = f"rediss://127.0.0.1:{port}"
             bed = await start("redis", store={"url": url, "tls": ours})
             await until(partial(_reaches_its_store, bed))
             assert (await bed.post(request("ping"), key=await bed.key())).status_code == 200

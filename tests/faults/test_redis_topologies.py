@@ -285,8 +285,16 @@ def move(cluster: Cluster, slot: int, source: Node, target: Node) -> None:
     source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
     while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 10):
         source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
-    for node in (target, source, *cluster.masters):
+    for node in (target, source, *[node for node in cluster.masters if node not in (source, target)]):
         node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
+    eventually(lambda: all(owner(node, slot) == target.port for node in cluster.masters))
+
+
+def owner(node: Node, slot: int) -> int:
+    """Return the port of the slot's master, as this node sees it."""
+    shares = node.ask("CLUSTER", "SLOTS")
+    [port] = [master[1] for first, last, master, *_ in shares if first <= slot <= last]
+    return int(port)
 
 
 async def test_a_call_is_sent_on_to_where_its_slot_is_being_moved_to(stores: Open) -> None:

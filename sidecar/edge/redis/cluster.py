@@ -126,7 +126,8 @@ class Cluster(Way):
                 self._paused_until = self._loop.time() + PAUSE_S
             else:
                 return
-        raise StoreUnavailable("store_unavailable", detail=f"{type(self._problem).__name__}: {self._problem}")
+        problem = f"{type(self._problem).__name__}: {self._problem}"
+        raise StoreUnavailable("store_unavailable", detail=problem) from self._problem
 
     async def _learn(self) -> None:
         known = list(dict.fromkeys((*self._links, *self._seeds)))
@@ -162,9 +163,12 @@ class Cluster(Way):
             self._watch.hurry()
         if not isinstance(reply, AskError) or call.hops >= MAX_HOPS or left_s <= 0:
             return False
+        slot = int(reply.slot_id)
+        if not 0 <= slot < REDIS_CLUSTER_HASH_SLOTS:
+            return False
         link = self._link(Address(str(reply.host) or here.host, int(reply.port)))
         if isinstance(reply, MovedError):
-            self._owners[int(reply.slot_id)], self._corrected = link, True
+            self._owners[slot], self._corrected = link, True
             self._watch.hurry()
         else:
             done = self._loop.create_future()
