@@ -16,7 +16,7 @@ from typing import Any, Final
 from sidecar import lasting
 from sidecar.catalogue import Catalogue
 from sidecar.config import Config
-from sidecar.denials import Denial, UpstreamNotReady
+from sidecar.denials import Denial, StoreUnavailable, UpstreamNotReady
 from sidecar.edge import identity_file
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.audited import Audited
@@ -30,6 +30,7 @@ from sidecar.lasting import Lasting
 from sidecar.looking import Allowed, LookedAt, StandIn, Witness
 from sidecar.model import SCOPES, BearerToken, CredentialKind, IdentityKey, PresentedKey, Principal, Progress
 from sidecar.policy.explanation import Walk
+from sidecar.policy.quotas import is_endless
 from sidecar.policy.tools import ToolFinding
 from sidecar.stores import Store
 from sidecar.wiring import Authenticators
@@ -98,6 +99,10 @@ class _Told(Telemetry):
     def __init__(self) -> None:
         super().__init__(io.BytesIO(), level="error", access=False)
         self.members: Mapping[str, Any] = {}
+        self.store_is_away = False
+
+    def store(self, problem: StoreUnavailable | None) -> None:
+        self.store_is_away = problem is not None
 
     def request(self, members: Mapping[str, Any], **_: Any) -> None:
         self.members = members
@@ -148,7 +153,7 @@ class _Rehearsal:
             answer=answer.body,
             progress=progress,
             finding=None if tool is None else self._find(tool),
-            knows_spent=self._config.store.sqlite_path is None,
+            knows_spent=self._config.store.sqlite_path is None and not self._told.store_is_away,
             knows_credential=not has_none,
             notes=tuple(self._notes(progress)),
         )
@@ -197,8 +202,16 @@ class _Rehearsal:
         notes = []
         if progress.quotas and self._config.store.sqlite_path is not None:
             notes.append("with the embedded store, how much of a limit is spent is known to the serving process alone")
-        if self._told.members.get("outcome") == "issuer_unavailable":
+        told = self._told.members
+        if self._told.store_is_away:
+            notes.append("the store does not answer: this is what is done meanwhile (limits.on_store_failure)")
+        if told.get("outcome") == "issuer_unavailable":
             notes.append("the issuer's keys could not be had from here now; a sidecar that has them uses them on")
+        if progress.action is not None and is_endless(progress.action):
+            notes.append("how many streams are open (limits.streams) is known to the serving process alone")
+        in_band = [route.path for route in self._config.routes if route.denials == "in_band"]
+        if told.get("outcome") not in _NOT_REFUSED and told.get("route") in in_band:
+            notes.append("this route refuses in band: what has an id gets a JSON-RPC error with HTTP 200, but for 401")
         return notes
 
 

@@ -238,6 +238,56 @@ async def test_nothing_is_made_where_there_is_nothing_yet(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["config.yaml"]
 
 
+async def test_where_a_request_comes_from_counts(start: Start, tmp_path: Path) -> None:
+    bed = await start(trusted_proxies=["203.0.113.7"])
+    asked = ("--account", "a", "--body", json.dumps(request("ping")))
+    near = await document(bed, tmp_path, *asked)
+    far = await document(bed, tmp_path, *asked, "--client", "203.0.113.9")
+    secure = ("--client", "203.0.113.7", "--header", "X-Forwarded-Proto: https", "--header", "X-Forwarded-For: 8.8.8.8")
+    behind = await document(bed, tmp_path, *asked, *secure)
+    assert [near["decision"], far["decision"], behind["decision"]] == ["allowed", "refused", "allowed"]
+    assert (far["refusal"]["rule"], far["refusal"]["errorType"]) == ("require_https", "HTTPS_REQUIRED")
+
+
+async def test_keys_of_an_issuer_that_cannot_be_had_are_no_verdict_on_the_token(start: Start, tmp_path: Path) -> None:
+    bed = await start(jwt={"issuers": [{"issuer": "http://127.0.0.1:9"}]})
+    bed.issuer.url, url = "http://127.0.0.1:9", bed.issuer.url
+    token = bed.token()
+    bed.issuer.url = url
+    told = await document(bed, tmp_path, "--credential-env", "T", "--body", json.dumps(request("ping")), T=token)
+    assert (told["refusal"]["errorType"], told["refusal"]["rule"]) == ("ISSUER_UNAVAILABLE", "authentication")
+    assert "could not be had from here" in told["notes"][0]
+
+
+async def test_what_only_the_serving_process_knows_and_how_a_route_refuses_is_noted(
+    start: Start, tmp_path: Path
+) -> None:
+    bed = await start(routes=[{"path": "/mcp", "credentials": ["jwt"], "denials": "in_band"}])
+    stream = await document(bed, tmp_path, "--account", "a", "--method", "GET")
+    assert stream["decision"] == "allowed"
+    assert "limits.streams" in stream["notes"][0]
+    told = await document(bed, tmp_path, "--account", "a", "--tool", "put")
+    assert (told["refusal"]["status"], "in band" in told["notes"][0]) == (200, True)
+
+
+async def test_a_store_that_is_away_is_told_with_what_is_done_meanwhile(tmp_path: Path, start: Start) -> None:
+    bed = await start()
+    secret = tmp_path / "secret"
+    secret.write_text("aWRlbnRpdHktc2lnbmluZy1zZWNyZXQtb2YtdGVzdHM=")
+    keys = {"algorithm": "hmac-sha256", "keys": [{"id": "k", "secret_file": str(secret)}]}
+    bed.settings = merged(bed.settings, {"store": {"url": "redis://127.0.0.1:9"}, "identity": keys})
+    asked = ("--account", "a", "--body", json.dumps(request("ping")))
+    told = await document(bed, tmp_path, *asked)
+    assert told["decision"] == "allowed"
+    assert "the store does not answer" in told["notes"][0]
+    bed.settings = merged(bed.settings, {"limits": {"on_store_failure": "deny"}})
+    told = await document(bed, tmp_path, *asked)
+    assert (told["refusal"]["rule"], told["refusal"]["status"]) == ("store", 503)
+    code, output, errors = await explained(bed, tmp_path, "--key", "key_4fJd81kQz0Xa", "--tool", "put")
+    assert (code, output) == (1, "")
+    assert "sidecar: " in errors
+
+
 # The verdict is what then happens, whatever is asked by whom
 
 HEADS: Final[tuple[tuple[str, ...], ...]] = (
@@ -304,7 +354,9 @@ class Beside:
             return  # Redis has 100 ms to answer, and a busy machine may take longer for either
         if walk.decision == "allowed":
             assert line["outcome"] == walk.told["outcome"]
-            assert (line["account"], line["method"]) == (walk.told["account"], walk.told["method"])
+            told = {name: walk.told.get(name) for name in ("account", "method", "shadow", "shadow_detail")}
+            assert told == {name: line.get(name) for name in told}
+            self.rules |= {f"shadow {told['shadow']}"}
         else:
             assert walk.decision == "refused"
             assert answer.status == walk.told["status"], (walk.told, line)
@@ -318,8 +370,8 @@ class Beside:
         return self.bed.accesses()[number]
 
 
-@pytest.fixture
-def beside(tmp_path: Path, redis_url: str) -> Iterator[tuple[asyncio.Runner, Beside]]:
+@pytest.fixture(params=["enforce", "shadow"])
+def beside(tmp_path: Path, redis_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[asyncio.Runner, Beside]]:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
 
@@ -342,6 +394,7 @@ def beside(tmp_path: Path, redis_url: str) -> Iterator[tuple[asyncio.Runner, Bes
                 "routes": routes,
                 "max_body_bytes": 4096,
                 "limits": {"policies": limits},
+                "mode": {"scopes": request.param, "limits": request.param},
                 "access": {"tools": {"read": ["get"], "write": [], "destructive": ["drop*", "put", "nobody_knows"]}},
             }
             known = merged(base_settings(issuer.url, stub.url, tmp_path / "unused.db"), changes)
@@ -365,7 +418,10 @@ def test_the_verdict_is_what_the_running_sidecar_then_does(beside: tuple[asyncio
     same()
     for _ in range(61):
         runner.run(both.compare(0, PING, KEY_ROUTE, "", (), None))
-    assert both.rules >= {"authentication", "scopes", "limits", "message", "routes"}
+    enforced = {"scopes", "limits"}
+    shadowed = {"shadow insufficient_scope/insufficient_scope", "shadow rate_limit_exceeded/rate_limited"}
+    assert both.rules >= {"authentication", "message", "routes"}
+    assert both.rules >= enforced or both.rules >= shadowed
 
 
 async def test_as_a_key_or_as_a_principal_is_as_with_its_credential(start: Start) -> None:
