@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -235,9 +235,19 @@ def moved_to(owner: Peer) -> bytes:
     return b"-MOVED %d 127.0.0.1:%d\r\n" % (key_slot(b"acme"), owner.port)
 
 
-@pytest.mark.parametrize(
-    "says", [b"-MOVED\r\n", b"-MOVED 1\r\n", b"-ASK x y:z\r\n", b"-MOVED 1 nobody\r\n", b"-MOVED 99999 h:1\r\n"]
-)
+NOWHERE = [
+    b"-MOVED",
+    b"-MOVED 1",
+    b"-ASK x y:z",
+    b"-MOVED 1 nobody",
+    b"-MOVED 99999 h:1",
+    b"-MOVED 1 h:0",
+    b"-ASK 1 :1",
+]
+NOWHERE += [b"-MOVED 1 127.0.0.1:99999", b"-ASK 1 %b:1" % (b"a" * 70), b"-ASK 1 a..b:1", b"-ASK 1 \xff:1"]
+
+
+@pytest.mark.parametrize("says", NOWHERE)
 async def test_a_node_that_sends_nowhere_is_no_answer(peers: list[Peer], opened: Open, says: bytes) -> None:
     peers[0].say = node(peers[0], packed("8"))
     store = opened(cluster(peers[0]))
@@ -246,6 +256,30 @@ async def test_a_node_that_sends_nowhere_is_no_answer(peers: list[Peer], opened:
     async with asyncio.timeout(PATIENT_S / 2):
         with pytest.raises(StoreUnavailable):
             await store.revoked_before("acme")
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-1"])
+async def test_a_master_that_can_be_nowhere_is_not_found_until_it_is_elsewhere(
+    peers: list[Peer], opened: Open, port: str
+) -> None:
+    sentinel, master, *_ = peers
+    nowhere = [packed(["\u2603" * 70, port]), packed(["ip", "h", "config-epoch", 1])]
+    sentinel.say = lambda command: nowhere[command[1] == b"MASTER"]
+    store = opened(sentinels(sentinel))
+    with pytest.raises(StoreUnavailable):
+        await store.revoked_before("acme")
+    master.say, sentinel.say = redis(packed("8")), naming(master, 2)
+    async with asyncio.timeout(PATIENT_S):
+        while not await succeeds(lambda: store.revoked_before("acme")):  # noqa: ASYNC110 - somebody must ask
+            await asyncio.sleep(0.01)
+
+
+async def succeeds(act: Callable[[], Awaitable[object]]) -> bool:
+    try:
+        await act()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 async def test_a_call_that_is_sent_on_to_where_nobody_answers_ends_with_its_time(peers: list[Peer]) -> None:

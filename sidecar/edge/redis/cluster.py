@@ -14,6 +14,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis.addresses import Address, Place
 from sidecar.edge.redis.commands import Argument, Call, Script, pack, settle
 from sidecar.edge.redis.conversation import Conversation
+from sidecar.edge.redis.deadline import Deadline
 from sidecar.edge.redis.knowers import Knowers, Watch
 from sidecar.edge.redis.link import PAUSE_S, Link, Way
 from sidecar.edge.redis.opening import opened
@@ -84,6 +85,9 @@ class Cluster(Way):
     async def aclose(self) -> None:
         """See `link.Way`."""
         await self._watch.aclose()
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
         while self._tasks:
             await asyncio.wait(self._tasks)
         await asyncio.gather(*[link.aclose() for link in self._links.values()])
@@ -119,7 +123,7 @@ class Cluster(Way):
                 self._learning = asyncio.create_task(self._learn())
                 self._learning.add_done_callback(lambda learning: learning.cancelled() or learning.exception())
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with Deadline(self._timeout_s):
                     await asyncio.shield(self._learning)
             except (RedisError, OSError) as error:
                 self._problem = error

@@ -20,10 +20,13 @@ async def opened(address: Address, access: Access) -> Conversation:
     Raises:
         RedisError, OSError: it can't be had, or does not know us.
     """
-    if address.port is None:
-        _, writer = await asyncio.open_unix_connection(address.host)
-    else:
-        _, writer = await asyncio.open_connection(address.host, address.port, ssl=access.tls)
+    try:
+        if address.port is None:
+            _, writer = await asyncio.open_unix_connection(address.host)
+        else:
+            _, writer = await asyncio.open_connection(address.host, address.port, ssl=access.tls)
+    except (UnicodeError, OverflowError) as error:  # others name addresses too, and may name what is none
+        raise ConnectionError(f"there can be no such address: {error}") from error
     conversation = Conversation(writer)
     try:
         greeting = _greeting(access)
