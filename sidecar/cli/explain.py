@@ -21,7 +21,7 @@ from sidecar.config import Config
 from sidecar.explaining import PLACEHOLDER, AsKey, AsPrincipal, Question
 from sidecar.model import SCOPES, CredentialKind
 from sidecar.policy import apikeys, jsonrpc
-from sidecar.policy.explanation import document, line_document
+from sidecar.policy.explanation import can_be_judged_again, document, line_document
 
 _EXAMPLE: Final = """\
 sidecar explain --path /mcp/inspector --key key_4fJd81kQz0Xa --tool send_money
@@ -87,7 +87,7 @@ def _explain(parser: Parser, args: argparse.Namespace) -> Outcome:
     config, missing = load_settings(args)
     write_warnings(missing, as_json=args.json)
     line = None if args.log_line is None else _read_line(args.log_line)
-    if line is not None and line.get("principal") is None:
+    if line is not None and not can_be_judged_again(line, [route.path for route in config.routes]):
         told = line_document(line)
         return Outcome(told, text(told), code=0 if told["decision"] == "allowed" else 1)
     who = _who(parser, args, config, line)
@@ -211,7 +211,7 @@ def _header(parser: Parser, line: str) -> tuple[str, str]:
 def _request_of(line: dict[str, Any]) -> tuple[str, Lines, bytes]:
     method, route, tool = str(line.get("method")), str(line.get("route")), line.get("tool")
     if method in _HTTP_METHODS:
-        return f"{method} {route} HTTP/1.1", [("Content-Type", "application/json")] if method == "POST" else [], b""
+        return f"{method} {route} HTTP/1.1", [], b""
     message = _message(method, None if tool is None else str(tool))
     headers = [("Content-Type", "application/json")]
     if line.get("era") == "modern":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -91,13 +91,23 @@ def document(walk: Walk) -> dict[str, Any]:
     }
 
 
+def can_be_judged_again(line: Mapping[str, Any], routes: Collection[str]) -> bool:
+    """Tell whether a line of the log says enough of a request: whose it was, and which message on one of these routes.
+
+    Of a call of the key management it does not say for which key, and of a body that was not understood nothing.
+    """
+    return (
+        line.get("principal") is not None and line.get("route") in routes and line.get("method") not in ("POST", None)
+    )
+
+
 def line_document(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a line of the log tells by itself, in the same shape; its own words are under `log`."""
     outcome, reason = str(line["outcome"]), line.get("reason")
     is_refused = outcome not in _NOT_REFUSED
     refusal = {"rule": rule_of(outcome, reason), "status": line.get("status"), "errorType": outcome.upper()}
     told = {name: line.get(name) for name in ("outcome", "reason", "status", "detail", "shadow", "request_id")}
-    note = "the line names nobody, so the request can't be judged again: this is what was decided then"
+    note = "the line does not say enough of the request to judge it again: this is what was decided then"
     return {
         "decision": "refused" if is_refused else "allowed",
         "request": None,

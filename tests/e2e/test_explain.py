@@ -216,6 +216,9 @@ async def test_a_line_of_the_log_is_judged_again(start: Start, tmp_path: Path) -
     told = await document(bed, tmp_path, "--log-line", "-", "--scopes", "mcp:full", stdin=line)
     assert told["decision"] == "allowed"
     assert told["log"]["detail"] == "needs mcp:full, has mcp:read"
+    await bed.post(request("prompts/get", {"name": "p"}), key=key, era="modern")
+    told = await document(bed, tmp_path, "--log-line", "-", stdin=json.dumps(bed.accesses()[-1]).encode())
+    assert (told["decision"], told["action"]["method"]) == ("allowed", "prompts/get")
     await bed.post(request("ping"))
     told = await document(bed, tmp_path, "--log-line", "-", stdin=json.dumps(bed.accesses()[-1]).encode())
     assert (told["decision"], told["refusal"]["rule"]) == ("refused", "authentication")

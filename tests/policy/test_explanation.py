@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.denials import Denial
 from sidecar.model import Action, Limit, Principal, Progress, Quota
-from sidecar.policy.explanation import Walk, document, line_document, rule_of
+from sidecar.policy.explanation import Walk, can_be_judged_again, document, line_document, rule_of
 from sidecar.policy.tools import ToolFinding
 
 KEY = Principal("acme", "key_1", "api_key", "key_1", ("mcp:read",), 0.0, 1_800_000_000.0)
@@ -135,3 +135,19 @@ def test_a_line_of_the_log_speaks_for_itself() -> None:
     assert set(told) - {"log"} == set(document(WALK))
     passed = line_document(ALLOWED)
     assert (passed["decision"], passed["refusal"]) == ("allowed", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "enough"),
+    [
+        ({}, True),
+        ({"method": "GET"}, True),
+        ({"principal": None}, False),
+        ({"route": "/api/api-keys"}, False),
+        ({"method": "POST"}, False),
+        ({"method": None}, False),
+    ],
+)
+def test_a_line_is_judged_again_only_where_it_says_enough(change: dict[str, Any], enough: bool) -> None:
+    line = {"principal": "key_1", "route": "/mcp", "method": "tools/call"}
+    assert can_be_judged_again(line | change, ["/mcp"]) is enough
