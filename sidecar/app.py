@@ -173,7 +173,9 @@ class Sidecar:
 
     async def _begin(self) -> None:
         config, parts = self._config, self._parts
-        store = await parts.enter_async_context(open_store(config, self.telemetry.store_trip))
+        store = await parts.enter_async_context(
+            open_store(config, self.telemetry.store_trip, self.telemetry.store_moved)
+        )
         parts.enter_context(sole_server(config))
         hasher = BcryptHasher(config.api_keys.bcrypt_cost)
         parts.push_async_callback(hasher.aclose)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,8 +31,14 @@ _PROCESS_SECRET_BYTES: Final = 32
 
 
 @contextlib.asynccontextmanager
-async def open_store(config: Config, note_trip: Callable[[float], None] = lambda _: None) -> AsyncIterator[Store]:
-    """Open the configured store, and close it at the end; `note_trip` hears how many seconds each way to it took.
+async def open_store(
+    config: Config,
+    note_trip: Callable[[float], None] = lambda _: None,
+    note_move: Callable[[Sequence[str]], None] = lambda _: None,
+) -> AsyncIterator[Store]:
+    """Open the configured store, and close it at the end.
+
+    `note_trip` hears how many seconds each way to it took, `note_move` where its masters are when they are others.
 
     Raises:
         StoreUnavailable: the embedded store's file can't be used.
@@ -41,7 +47,12 @@ async def open_store(config: Config, note_trip: Callable[[float], None] = lambda
     store: Store = (
         await EmbeddedStore.open(path, clock=time.time, note_change=note_trip)
         if path is not None
-        else RedisStore.from_url(config.store.url, tls=client_context(tls.ca, tls.cert, tls.key), note_trip=note_trip)
+        else RedisStore.from_url(
+            config.store.url,
+            tls=client_context(tls.ca, tls.cert, tls.key),
+            note_trip=note_trip,
+            note_move=note_move,
+        )
     )
     try:
         yield store

@@ -174,6 +174,10 @@ class Telemetry:
         elif times:
             self.event("store_recovered", times=times)
 
+    def store_moved(self, masters: Sequence[str]) -> None:
+        """Write where the masters are now: what a former one had confirmed in its last moment may be lost."""
+        self.event("store_moved", level="warning", masters=list(masters))
+
     @property
     def store_is_up(self) -> bool:
         """Whether the store answered when it was last asked."""

@@ -248,14 +248,35 @@ NOWHERE += [b"-MOVED 1 127.0.0.1:99999", b"-ASK 1 %b:1" % (b"a" * 70), b"-ASK 1 
 
 
 @pytest.mark.parametrize("says", NOWHERE)
-async def test_a_node_that_sends_nowhere_is_no_answer(peers: list[Peer], opened: Open, says: bytes) -> None:
+async def test_a_node_that_sends_nowhere_is_no_answer_and_disturbs_no_other_call(
+    peers: list[Peer], opened: Open, says: bytes
+) -> None:
     peers[0].say = node(peers[0], packed("8"))
     store = opened(cluster(peers[0]))
     await store.revoked_before("acme")
-    peers[0].say = node(peers[0], says + b"\r\n")
+    well, ill = node(peers[0], packed("8")), node(peers[0], says + b"\r\n")
+    peers[0].say = lambda command: (ill if b"{ill}" in command[1] else well)(command)
     async with asyncio.timeout(PATIENT_S / 2):
-        with pytest.raises(StoreUnavailable):
-            await store.revoked_before("acme")
+        answers = await asyncio.gather(
+            store.revoked_before("ill"), store.revoked_before("acme"), return_exceptions=True
+        )
+    assert isinstance(answers[0], StoreUnavailable)
+    assert answers[1] == 8.0
+
+
+async def test_a_map_that_names_an_address_that_can_be_none_is_replaced_by_the_next(
+    peers: list[Peer], opened: Open
+) -> None:
+    asked, master, *_ = peers
+    asked.say = node(master, OK, host="\u2603" * 70)
+    store = opened(cluster(asked))
+    for _ in range(2):
+        assert not await succeeds(lambda: store.revoked_before("acme"))
+        await asyncio.sleep(0.1)
+    master.say, asked.say = redis(packed("8")), node(master, OK)
+    async with asyncio.timeout(PATIENT_S):
+        while not await succeeds(lambda: store.revoked_before("acme")):  # noqa: ASYNC110 - somebody must ask
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1"])

@@ -18,7 +18,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import RedisStore
 from sidecar.edge.redis.knowers import ASKING_S
 from sidecar.model import Limit
-from tests.e2e.bed import assert_refused, request
+from tests.e2e.bed import Bed, assert_refused, request
 from tests.e2e.conftest import Start
 from tests.faults.test_redis import told_of
 from tests.mcp_server import StubUpstream
@@ -188,7 +188,7 @@ async def test_calls_are_refused_as_the_policy_says_until_there_is_a_new_master_
 
     async def is_back() -> bool:
         counted[503] = 0
-        return await call() and "sidecar_store_up 1.0" in (await bed.admin.get("/metrics")).text
+        return await call() and "sidecar_store_up 1.0" in (await bed.admin.get("/metrics")).text and bool(moves(bed))
 
     async with asyncio.timeout(RECOVERY_S):
         while not await is_back():  # noqa: ASYNC110 - somebody must ask
@@ -196,6 +196,18 @@ async def test_calls_are_refused_as_the_policy_says_until_there_is_a_new_master_
     sent = Counter(received.body for received in stub.received if b'"ping"' in received.body)
     assert sum(sent.values()) == counted[200]
     assert told_of(bed)["internal_error"] == 0
+    assert moves(bed) == [[f"127.0.0.1:{port}" for port in masters_of(topology)]]
+
+
+def moves(bed: Bed) -> list[list[str]]:
+    return [sorted(record["masters"]) for record in bed.records() if record["event"] == "store_moved"]
+
+
+def masters_of(topology: Topology) -> list[int]:
+    """Return the ports of the masters as they are now."""
+    if isinstance(topology, Sentinels):
+        return [topology.named()]
+    return sorted([topology.named(), *[node.port for node in topology.masters[1:]]])
 
 
 async def test_whose_master_is_well_is_served_while_another_one_fails(stores: Open) -> None:

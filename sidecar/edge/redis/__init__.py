@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
@@ -34,6 +34,7 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
         timeout_s: float = 0.1,
         tls: ssl.SSLContext | None = None,
         note_trip: Callable[[float], None] = unnoted,
+        note_move: Callable[[Sequence[str]], None] = unnoted,
     ) -> RedisStore:
         """Name the Redis to use; it is connected to when first asked.
 
@@ -44,11 +45,13 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
             timeout_s: The deadline of every round trip.
             tls: How to speak TLS with ``rediss``; without one, by the system's authorities.
             note_trip: Told of each round trip, well or badly, how many seconds it took.
+            note_move: Told of the masters' addresses when they are others than before: what a former one had confirmed
+                and not yet handed on is lost.
 
         Raises:
             ValueError: when the URL is none.
         """
-        return cls(_way(place(url, tls), timeout_s, note_trip), clock)
+        return cls(_way(place(url, tls), timeout_s, note_trip, note_move), clock)
 
     async def ping(self) -> None:
         """See `stores.Store`. By writing: one that takes no writes answers PING all the same, and can admit nobody."""
@@ -66,11 +69,13 @@ class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, Redi
         await self._link.aclose()
 
 
-def _way(place: Place, timeout_s: float, note_trip: Callable[[float], None]) -> Way:
+def _way(
+    place: Place, timeout_s: float, note_trip: Callable[[float], None], note_move: Callable[[Sequence[str]], None]
+) -> Way:
     if place.topology == "cluster":
-        return Cluster(place, timeout_s, note_trip)
+        return Cluster(place, timeout_s, note_trip, note_move)
     if place.topology == "sentinel":
-        return SentinelLink(place, timeout_s, note_trip)
+        return SentinelLink(place, timeout_s, note_trip, note_move)
     [address] = place.addresses
 
     async def connect() -> Conversation:

@@ -25,6 +25,12 @@ class Address(NamedTuple):
     host: str
     port: int | None
 
+    def __str__(self) -> str:
+        """Return it as people write it."""
+        if self.port is None:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Access:

@@ -36,11 +36,18 @@ class Cluster(Way):
     What a node sends on it has not done, so nothing is done twice; everything else that fails is not tried again.
     """
 
-    def __init__(self, place: Place, timeout_s: float, note_trip: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        timeout_s: float,
+        note_trip: Callable[[float], None],
+        note_move: Callable[[Sequence[str]], None],
+    ) -> None:
         self._seeds = place.addresses
         self._access = place.access
         self._timeout_s = timeout_s
         self._note_trip = note_trip
+        self._note_move = note_move
         self._loop = asyncio.get_running_loop()
         self._watch = Watch(self._learn)
         question: tuple[tuple[Argument, ...], ...] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
@@ -137,12 +144,14 @@ class Cluster(Way):
         known = list(dict.fromkeys((*self._links, *self._seeds)))
         shares = await self._knowers.newest(random.sample(known, min(len(known), ASKED_AT_ONCE)))
         self._problem = None
+        masters, before = _masters(shares), _masters(self._shares)
+        if before and set(masters) != set(before):
+            self._note_move([str(master) for master in masters])
         if shares != self._shares or self._corrected:
             self._shares, self._corrected = shares, False
             self._owners = [None] * REDIS_CLUSTER_HASH_SLOTS
             for first, last, address in shares:
                 self._owners[first : last + 1] = [self._link(address)] * (last + 1 - first)
-        masters = _masters(shares)
         for address in [address for address in self._links if address not in masters]:
             self._spawn(self._links.pop(address).aclose())
 

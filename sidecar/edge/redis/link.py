@@ -28,8 +28,8 @@ NOT_THE_MASTER: Final = ("-READONLY ", "-MASTERDOWN ", "-LOADING ")
 """How that reads within the error of a script."""
 
 
-def unnoted(trip_s: float) -> None:
-    """Take no note of how long a trip took."""
+def unnoted(news: object) -> None:
+    """Take no note."""
 
 
 def untroubled() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +21,16 @@ class SentinelLink(Link):
     Nothing is sent to a new master that was sent to the old one: whether it was done there nobody knows.
     """
 
-    def __init__(self, place: Place, timeout_s: float, note_trip: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        timeout_s: float,
+        note_trip: Callable[[float], None],
+        note_move: Callable[[Sequence[str]], None],
+    ) -> None:
         self._watch = Watch(self._find)
         super().__init__(self._to_master, timeout_s, note_trip, troubled=self._watch.hurry)
+        self._note_move = note_move
         self._sentinels = place.addresses
         self._access = place.access
         without_login = replace(place.access, user=None, password=None, database=0)
@@ -47,6 +54,7 @@ class SentinelLink(Link):
             moved, self._master = self._master is not None, master
             if moved:
                 self.leave()
+                self._note_move([str(master)])
         return master
 
     async def _to_master(self) -> Conversation:
