@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,21 +153,22 @@ def test_a_line_that_a_crash_has_torn_spoils_no_other(tmp_path: Path) -> None:
     assert (proof.problems, [found.what for found in proof.notes]) == ([], ["unreadable"])
 
 
-@pytest.fixture
-def small_files(tmp_path: Path) -> Iterator[None]:
-    """Let no file of this process grow beyond 2000 bytes, as a full disk would."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file of this process grow beyond 2000 bytes, as a full disk would; pytest's own output is one, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_what_does_not_fit_whole_is_taken_back_whole(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     file = opened(path)
     before = path.read_bytes()
-    with pytest.raises(OSError, match="File too large"):
+    with small_files(), pytest.raises(OSError, match="File too large"):
         file.append([record(text="x" * 3000)])
     assert path.read_bytes() == before
     file.append([record()])

@@ -44,6 +44,11 @@ class Port:
         if request.target == "/long":
             await request.send(Response(200, body=bytes(60_000)))
             return
+        if request.target == "/whole":
+            while await request.read_some():
+                pass
+            await request.send(Response(200, body=b"ok"))
+            return
         if request.target == "/body":
             try:
                 await request.read_some()
@@ -306,6 +311,24 @@ async def test_an_empty_line_after_an_answer_is_no_head() -> None:
         port.clock.pass_(HEAD_S + 1)
         await port.look()
         writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("pieces", [[b"abcd"], [b"ab", b"cd"]])
+async def test_a_body_that_comes_after_its_head_is_no_part_of_the_next(pieces: list[bytes]) -> None:
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        writer.write(b"POST /whole HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+        await port.asked.wait()
+        for piece in pieces:
+            writer.write(piece)
+            await settled()
+        await reader.readuntil(b"ok")
+        await settled()
+        port.clock.pass_(HEAD_S + 1)
+        await port.look()
+        assert port.bad_heads == [], "nobody has begun to ask for anything"
+        writer.write(HEAD.replace(b"GET / ", b"GET /whole ") + b"\r\n")
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
 
 

@@ -60,6 +60,7 @@ class Intake:
         if not self.takes_more or self.parser is None:
             return
         messages: Sequence[Message]
+        is_between = self._payload.is_eof()  # what ends a body is no part of the next head
         try:
             messages, switches, _ = self.parser.feed_data(data)
         except HttpProcessingError as error:
@@ -71,7 +72,7 @@ class Intake:
         if messages:
             self._messages.extend(messages)
             self._payload, self.part_of_head_bytes = messages[-1][1], 0
-        elif self._payload.is_eof() and data.strip(b"\r\n"):  # empty lines before a head mean nothing
+        elif is_between and data.strip(b"\r\n"):  # empty lines before a head mean nothing
             self.part_of_head_bytes += len(data)
             if self.part_of_head_bytes > MAX_HEAD_BYTES:
                 self.takes_more = False
