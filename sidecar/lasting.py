@@ -21,11 +21,11 @@ from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.edge.redis import RedisStore
 from sidecar.edge.telemetry import Telemetry
-from sidecar.edge.tls import client_context
 from sidecar.model import Limit, Principal
 from sidecar.offline import ResilientAdmissions
 from sidecar.policy.quotas import StreamLimit
 from sidecar.stores import Store
+from sidecar.tls import client_context
 
 _PROCESS_SECRET_BYTES: Final = 32
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
 from sidecar.config import DrainConfig, ListenConfig, ServerTlsConfig
@@ -11,8 +10,8 @@ from sidecar.edge import descriptors
 from sidecar.edge.admin import http_url
 from sidecar.edge.http.listener import BACKLOG, Handler, Listener
 from sidecar.edge.telemetry import Telemetry
-from sidecar.edge.tls import expires_at, present, server_context
 from sidecar.sockets import probe_when_silent
+from sidecar.tls import expires_at, server_context
 
 
 class PublicPort:
@@ -28,16 +27,16 @@ class PublicPort:
         self.url = ""
         """Where it really is; with port 0 the system chose it."""
         self._shown = tls
-        self._tls: ssl.SSLContext | None = None
+        context = None
         if tls.cert is not None and tls.key is not None:
-            self._tls = server_context(tls.cert, tls.key)
+            context = server_context(tls.cert, tls.key)
             telemetry.watched.certificate_expires_at = expires_at(tls.cert)
         self._telemetry = telemetry
         most = descriptors.max_connections()
         self._listener = Listener(
             handler,
             bad_head=bad_head,
-            tls=self._tls,
+            tls=context,
             bad_handshake=telemetry.bad_handshake,
             max_connections=most,
         )
@@ -69,7 +68,7 @@ class PublicPort:
         )
         for bound in self._server.sockets:
             probe_when_silent(bound)
-        self.url = http_url(self._server.sockets[0].getsockname(), tls=self._tls is not None)
+        self.url = http_url(self._server.sockets[0].getsockname(), tls=self._listener.tls is not None)
 
     def show(self, tls: ServerTlsConfig) -> None:
         """Show this certificate to those who connect from now on, if it is another.
@@ -77,8 +76,9 @@ class PublicPort:
         Raises:
             ValueError: it can't be used; the old one is shown on.
         """
-        if self._tls is not None and tls.cert is not None and tls.key is not None and tls != self._shown:
-            present(self._tls, tls.cert, tls.key)
+        if self._listener.tls is not None and tls.cert is not None and tls.key is not None and tls != self._shown:
+            # A new one: OpenSSL mends none in part, and one that has an old kind of key would go on showing that.
+            self._listener.tls = server_context(tls.cert, tls.key)
             self._telemetry.watched.certificate_expires_at = expires_at(tls.cert)
             self._shown = tls
 

@@ -17,7 +17,6 @@ from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.front import Front
 from sidecar.edge.identity_file import load_or_make
 from sidecar.edge.telemetry import Telemetry
-from sidecar.edge.tls import client_context
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.gateway import Gateway
 from sidecar.handover import Handover
@@ -34,6 +33,7 @@ from sidecar.policy.tokens import IssuerPolicy
 from sidecar.policy.tools import ToolLists
 from sidecar.ports import Authenticator, ToolCatalogue
 from sidecar.stores import Store
+from sidecar.tls import client_context
 
 Authenticators = Mapping[type, Authenticator[Any]]
 

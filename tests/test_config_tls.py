@@ -11,12 +11,16 @@ from tests.certificates import Authority
 
 AUTHORITY = Authority("Our authority")
 ONE, OTHER = AUTHORITY.certify("one"), AUTHORITY.certify("other")
+WEAK = AUTHORITY.certify("weak", rsa_bits=1024)
 FILES: Mapping[str, bytes] = {
     "one.crt": ONE.cert,
     "one.key": ONE.key,
     "other.key": OTHER.key,
     "ca.crt": AUTHORITY.cert,
     "chain.crt": ONE.cert + AUTHORITY.cert,
+    "weak.crt": WEAK.cert,
+    "weak.key": WEAK.key,
+    "weak-chain.crt": ONE.cert + WEAK.cert,
     "both.pem": ONE.key + ONE.cert,
     "text": b"hello",
     "empty": b" \n",
@@ -64,6 +68,8 @@ def test_they_are_listed_by_whose_they_are_and_until_when_and_keys_are_hidden() 
         ("cert_file: one.crt, key_file: one.crt", "listen.tls.key_file", "a private key in PEM"),
         ("cert_file: one.crt, key_file: empty", "listen.tls.key_file", "is empty"),
         ("cert_file: nowhere, key_file: one.key", "listen.tls.cert_file", "does not exist"),
+        ("cert_file: weak.crt, key_file: weak.key", "listen.tls.cert_file", "EE_KEY_TOO_SMALL"),
+        ("cert_file: weak-chain.crt, key_file: one.key", "listen.tls.cert_file", "CA_KEY_TOO_SMALL"),
         ("ca_file: ca.crt", "listen.tls.ca_file", "is not a known key"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from sidecar.config.document import Entry, Refused
 from sidecar.config.files import content
 from sidecar.config.reader import UNREADABLE, Complaint, optional, section, setting
+from sidecar.tls import present
 
 _MOST_SHOWN: Final = 3
 
@@ -56,6 +58,11 @@ def pair(values: dict[str, Any]) -> Iterator[Complaint]:
         yield missing, "must be set too: a certificate and its key belong together"
     elif cert is not None and key is not None and not _belong_together(cert, key):
         yield "key_file", "must hold the key of the first certificate in cert_file"
+    elif cert is not None and key is not None:
+        try:
+            present(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
+        except ValueError as error:
+            yield "cert_file", f"must hold certificates that OpenSSL takes: {error}"
 
 
 def _belong_together(cert: bytes, key: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
+from cryptography import x509
 
 from sidecar import config
-from sidecar.edge.tls import server_context
+from sidecar.tls import server_context
 from tests.certificates import Authority
 from tests.e2e.bed import JWT_ROUTE, Bed, assert_refused, config_text, credentials, merged, request
 from tests.e2e.conftest import Start
@@ -40,10 +42,10 @@ async def over_tls(bed: Bed, context: ssl.SSLContext) -> httpx.Response:
         return await client.post(JWT_ROUTE, json=request("ping"), headers=credentials(token=bed.token()))
 
 
-async def serial(bed: Bed) -> int | None:
+async def serial(bed: Bed, context: ssl.SSLContext | None = None) -> int | None:
     """Return the serial number of the certificate that is shown to who connects now."""
     url = httpx.URL(bed.sidecar.public_url_bound)
-    _, writer = await asyncio.open_connection(url.host, url.port, ssl=trusting(OURS))
+    _, writer = await asyncio.open_connection(url.host, url.port, ssl=context or trusting(OURS))
     shown = writer.get_extra_info("ssl_object").getpeercert()
     writer.close()
     with suppress(ConnectionError):
@@ -93,6 +95,35 @@ async def test_a_renewed_certificate_is_shown_to_the_next_who_connects_and_open_
         await bed.sidecar.reload(config.load(config_text(bed.settings), {}, lambda path: Path(path).read_bytes()))
         assert (await client.post(JWT_ROUTE, json=request("ping"), headers=headers)).status_code == 200
     assert await serial(bed) != first
+
+
+@pytest.mark.parametrize(("old_bits", "new_bits"), [(None, 2048), (2048, None)])
+async def test_a_certificate_with_another_kind_of_key_is_the_only_one_shown_from_then_on(
+    start: Start, tmp_path: Path, old_bits: int | None, new_bits: int | None
+) -> None:
+    bed = await start(listen={"tls": OURS.certify(rsa_bits=old_bits).written(tmp_path, "sidecar")})
+    new = OURS.certify(rsa_bits=new_bits)
+    new.written(tmp_path, "sidecar")
+    await bed.sidecar.reload(config.load(config_text(bed.settings), {}, lambda path: Path(path).read_bytes()))
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = trusting(OURS, minimum_version=version, maximum_version=version)
+        assert await serial(bed, context) == x509.load_pem_x509_certificate(new.cert).serial_number
+
+
+async def test_a_certificate_that_can_not_be_used_changes_nothing_for_who_connects(
+    start: Start, tmp_path: Path
+) -> None:
+    bed = await start(listen={"tls": OURS.certify().written(tmp_path, "sidecar")})
+    before = await serial(bed)
+    running = config.load(config_text(bed.settings), {}, lambda path: Path(path).read_bytes())
+    new = OURS.certify()
+    unusable = dataclasses.replace(
+        running.listen.tls, cert=new.cert + OURS.certify("weak", rsa_bits=1024).cert, key=new.key
+    )
+    with pytest.raises(ValueError, match="CA_KEY_TOO_SMALL"):
+        await bed.sidecar.reload(dataclasses.replace(running, listen=dataclasses.replace(running.listen, tls=unusable)))
+    assert await serial(bed) == before
+    assert (await over_tls(bed, trusting(OURS))).status_code == 200
 
 
 async def test_large_bodies_and_answers_pass_whole(start: Start, tmp_path: Path, stub: StubUpstream) -> None:

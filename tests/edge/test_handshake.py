@@ -13,7 +13,7 @@ from sidecar.edge.http.connection import HEAD_S
 from sidecar.edge.http.listener import Listener
 from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import Response
-from sidecar.edge.tls import server_context
+from sidecar.tls import server_context
 from tests.certificates import Authority
 from tests.service import until
 

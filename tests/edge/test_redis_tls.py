@@ -10,8 +10,8 @@ import pytest
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import RedisStore
-from sidecar.edge.tls import server_context
 from sidecar.model import Limit
+from sidecar.tls import server_context
 from tests.certificates import Authority
 from tests.redis_topologies import MASTER, Cluster, Node, Sentinel
 from tests.stores import PATIENT_S, ask, make_key

@@ -51,7 +51,8 @@ def request_parser() -> str:
 class Listener:
     """Makes the connections of a port and watches over them; call it for a new one.
 
-    With `tls`, clients have to agree with us on that first; `bad_handshake` is told when one did not.
+    With `tls`, clients have to agree with us on that first; `bad_handshake` is told when one did not. When it is set,
+    the next who connects is shown that one.
 
     `bad_head` is told, by the status of the answer, of requests that never became one. `now` is in seconds and never
     goes back.
@@ -73,7 +74,7 @@ class Listener:
         self.handle = handler
         self.note_bad_head = bad_head
         self.note_bad_handshake = bad_handshake
-        self._tls = tls
+        self.tls = tls
         self.now = now
         self.is_draining = self.is_closing = False
         self.connections: set[Guest] = set()
@@ -84,9 +85,9 @@ class Listener:
         self._none_left = asyncio.Event()
 
     def __call__(self) -> Guest:
-        if self._tls is None:
+        if self.tls is None:
             return Connection(self, asyncio.get_running_loop())
-        return Handshake(self, self._tls, lambda made: Connection(self, asyncio.get_running_loop(), made))
+        return Handshake(self, self.tls, lambda made: Connection(self, asyncio.get_running_loop(), made))
 
     def admits(self, connection: Guest) -> bool:
         """Take the connection in, for another one if need be."""

@@ -51,10 +51,10 @@ def expires_at(cert: bytes) -> float:
 
 
 def present(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
-    """Have a context show this certificate from the next handshake on.
+    """Have a context that shows none yet show this certificate.
 
     Raises:
-        ValueError: OpenSSL doesn't take them; the context is as it was.
+        ValueError: OpenSSL doesn't take them; the context is of no use any more.
     """
     # OpenSSL reads files alone. The file system may be read-only, and the key should not come to lie there twice.
     with os.fdopen(os.memfd_create("certificate"), "wb") if hasattr(os, "memfd_create") else TemporaryFile() as file:
