@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import cast
@@ -227,6 +228,33 @@ async def test_requests_that_come_ahead_are_answered_in_turn() -> None:
         answers = await reader.read()
         assert answers.count(b"\r\n\r\nok") == 100
         assert answers.rpartition(b"ok")[2].startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_requests_sent_ahead_with_their_bodies_in_any_pieces_are_all_answered(seed: int) -> None:
+    dice, sent = random.Random(seed), b""  # noqa: S311 - nothing secret hangs on it
+    for _ in range(12):
+        body = bytes(dice.choice([0, 10, 5_000, 30_000, 60_000, 150_000]))
+        sent += b"POST /whole HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with Port().open() as port:
+        reader, writer = await port.connect()
+        answers = asyncio.ensure_future(_answers(reader, 12))
+        while sent:
+            size = dice.choice([1, 100, 4_096, 65_536, 200_000])
+            writer.write(sent[:size])
+            sent = sent[size:]
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert await answers == [b"ok"] * 12
+        assert port.bad_heads == []
+
+
+async def _answers(reader: asyncio.StreamReader, count: int) -> list[bytes]:
+    found = []
+    for _ in range(count):
+        await reader.readuntil(b"\r\n\r\n")
+        found.append(await reader.readexactly(2))
+    return found
 
 
 async def test_who_does_not_read_gets_no_further_answers() -> None:

@@ -127,14 +127,6 @@ class Connection(BaseProtocol):
         elif intake.part_of_head_bytes and not self._has_begun:
             self._wait_for_head()
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on with what the parser has kept back; it keeps nothing back where nothing was paused.
-
-        aiohttp asks for this with every piece of a body that is read.
-        """
-        if self._reading_paused or self._buffer_paused:
-            super().resume_reading(resume_parser)
-
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stalled_since = self._house.now()

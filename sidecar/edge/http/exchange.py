@@ -67,6 +67,12 @@ class Exchange:
         self._body_taken = False
         self._is_doubtful = False
 
+    def let_go(self) -> None:
+        """Be done. A refusal holds the frames that it was raised in, and they hold this exchange and its body."""
+        self.hold(0)
+        if self.denial is not None:
+            self.denial.__traceback__ = self.denial.__context__ = self.denial.__cause__ = None
+
     async def body(self, max_body_bytes: int, timeout_s: float) -> bytes:
         """Read the whole body.
 

@@ -113,9 +113,9 @@ class PublicServer:
                 self._none_under_way.set()
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
                 self._stream_limit.release(exchange.progress.principal)
-            exchange.hold(0)
             record(self._observer, exchange, label, outcome, status)
             self._audited.refused(exchange, label, status)
+            exchange.let_go()
 
     def _label(self, path: str) -> str:
         if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
