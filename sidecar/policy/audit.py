@@ -21,6 +21,7 @@ import orjson
 
 from sidecar.model import Action, IdentityKey
 from sidecar.policy.identity import sealer
+from sidecar.policy.redaction import REDACTED, redacted
 
 START: Final = "start"
 CHECKPOINT: Final = "checkpoint"
@@ -37,12 +38,9 @@ SIGNED: Final = frozenset({START, CHECKPOINT, END})
 SIGNATURE: Final = b',"signature":"'
 CONTEXT: Final = b"mcp-sidecar audit\n"
 """Before what is signed, so that no signature of a request (RFC 9421) can be one of a record, nor the other way."""
-REDACTED: Final = "[redacted]"
 MOST_ARGUMENT_BYTES: Final = 16_384
 
 ArgumentsForm = Literal["none", "digest", "full"]
-
-_CREDENTIAL: Final = re.compile(r"mcp_[0-9A-Za-z]{46}|eyJ[0-9A-Za-z_-]+\.eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class Recorder:
 
     def _redacted(self, value: Any) -> Any:
         if isinstance(value, str):
-            return _CREDENTIAL.sub(REDACTED, value)
+            return redacted(value)
         if isinstance(value, list):
             return [self._redacted(item) for item in value]
         if isinstance(value, dict):

@@ -11,7 +11,6 @@ import pytest
 from sidecar.model import Action, IdentityKey
 from sidecar.policy.audit import (
     MOST_ARGUMENT_BYTES,
-    REDACTED,
     Allowance,
     ArgumentsForm,
     Chain,
@@ -21,6 +20,7 @@ from sidecar.policy.audit import (
     digest,
     moment,
 )
+from sidecar.policy.redaction import REDACTED
 
 ED25519 = IdentityKey("k1", "ed25519", bytes(range(32)))
 AT = "2026-11-23T12:00:00.000Z"
