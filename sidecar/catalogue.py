@@ -12,9 +12,11 @@ import orjson
 
 from sidecar.denials import BadGateway, Denial, UpstreamNotReady
 from sidecar.model import Headers, ToolClass
+from sidecar.pinning import Pinning
 from sidecar.policy.events import EventSplitter, data_of
-from sidecar.policy.tools import ToolFinding, ToolLists, class_of_annotations
-from sidecar.ports import ToolCatalogue, Upstream, UpstreamAnswer
+from sidecar.policy.pins import sightings
+from sidecar.policy.tools import class_of_annotations, least_trusted
+from sidecar.ports import Upstream, UpstreamAnswer
 
 _MODERN_VERSION: Final = "2026-07-28"
 _LEGACY_VERSION: Final = "2025-11-25"
@@ -31,6 +33,8 @@ _LONGEST_RETRY_S: Final = 10.0
 _JSON: Final = ((b"Content-Type", b"application/json"), (b"Accept", b"application/json, text/event-stream"))
 
 Classes = dict[str, ToolClass | None]
+Tools = list[dict[str, Any]]
+"""Entries of `tools/list`, each with a name."""
 Sign = Callable[[str, Headers, bytes | None], tuple[str, Headers]]
 """Method, header lines and body in; target and signed header lines out."""
 Report = Callable[[int | None, str, bool], None]
@@ -48,12 +52,15 @@ class Catalogue:
         refresh_s: float,
         report: Report,
         known: Classes | None = None,
+        pinning: Pinning | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._upstream = upstream
         self._sign = sign
         self._refresh_s = refresh_s
         self._report = report
+        self.pinning = pinning
+        """Is told of every list."""
         self._sleep = sleep
         self.known: Classes | None = known
         """The class by the name of each tool; None until there was one fetch."""
@@ -72,6 +79,8 @@ class Catalogue:
     def start(self) -> None:
         """Begin to fetch, at once and then every `refresh_s`; sooner, and ever less often, after a failure."""
         self._task = asyncio.get_running_loop().create_task(self._keep_fresh())
+        if self.pinning is not None:
+            self.pinning.start()
 
     async def first_look(self) -> None:
         """Return when the first fetch is over, well or badly."""
@@ -83,6 +92,8 @@ class Catalogue:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        if self.pinning is not None:
+            await self.pinning.aclose()
 
     async def refresh(self) -> bool:
         """Fetch all pages now; tell whether the tools or their classes are others than before.
@@ -90,8 +101,17 @@ class Catalogue:
         Raises:
             Denial: the upstream could not be reached, or its answers make no list.
         """
-        before, classes = self.known, await self._modern_tools()
-        self.known = await self._legacy_tools() if classes is None else classes
+        before, tools = self.known, await self._modern_tools()
+        if tools is None:
+            tools = await self._legacy_tools()
+        try:
+            seen = {} if self.pinning is None else await asyncio.to_thread(sightings, tools)
+        except ValueError as error:
+            raise BadGateway("catalogue_malformed", detail=str(error)) from error
+        self.known = _classes(tools)
+        if self.pinning is not None:
+            self.pinning.note(seen)  # at once with the classes: what turned into a read must not pass as what it was
+            await self.pinning.settle()
         return before is not None and self.known != before
 
     async def _keep_fresh(self) -> None:
@@ -113,7 +133,7 @@ class Catalogue:
                 self._tried.set()
                 await self._sleep(self._refresh_s)
 
-    async def _modern_tools(self) -> Classes | None:
+    async def _modern_tools(self) -> Tools | None:
         """Return the tools of an upstream that speaks 2026-07-28, or None when it does not."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": _MODERN_VERSION,
@@ -130,7 +150,7 @@ class Catalogue:
             return None
         return await self._pages(reply, {"_meta": meta}, lines)
 
-    async def _legacy_tools(self) -> Classes:
+    async def _legacy_tools(self) -> Tools:
         hello = {"protocolVersion": _LEGACY_VERSION, "capabilities": {}, "clientInfo": _CLIENT}
         status, headers, reply = await self._call("initialize", hello, _JSON)
         result = reply.get("result")
@@ -150,28 +170,28 @@ class Catalogue:
             await self._notify("notifications/initialized", lines)
             status, _, reply = await self._call("tools/list", {}, lines)
             if _is_no_such_method(reply):
-                return {}
+                return []
             return await self._pages(reply, {}, lines)
         finally:
             if session is not None:
                 await self._end_session(lines)
 
-    async def _pages(self, reply: dict[str, Any], params: dict[str, Any], lines: Headers) -> Classes:
-        classes: Classes = {}
+    async def _pages(self, reply: dict[str, Any], params: dict[str, Any], lines: Headers) -> Tools:
+        tools: Tools = []
         cursors: set[str] = set()
         self._received_bytes = 0
         while True:
             page = _tools_in(reply)
             if page is None or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in page):
                 raise BadGateway("catalogue_malformed", detail="tools/list was not answered with a list of tools")
-            classes |= {tool["name"]: class_of_annotations(tool.get("annotations")) for tool in page}
+            tools += page
+            if len(tools) > _MAX_TOOLS or self._received_bytes > _MAX_TOTAL_BYTES:
+                raise BadGateway("catalogue_too_large", detail=f"over {_MAX_TOOLS} tools or {_MAX_TOTAL_BYTES} bytes")
             cursor = reply["result"].get("nextCursor")
             if cursor is None:
-                return classes
+                return tools
             if not isinstance(cursor, str) or cursor in cursors:
                 raise BadGateway("catalogue_malformed", detail="tools/list does not come to an end")
-            if len(classes) > _MAX_TOOLS or self._received_bytes > _MAX_TOTAL_BYTES:
-                raise BadGateway("catalogue_too_large", detail=f"over {_MAX_TOOLS} tools or {_MAX_TOTAL_BYTES} bytes")
             cursors.add(cursor)
             _, _, reply = await self._call("tools/list", {**params, "cursor": cursor}, lines)
 
@@ -204,6 +224,7 @@ class NoCatalogue:
 
     failing: Final = False
     known: Final = None
+    pinning: Final = None
 
     def annotated(self, tool: str) -> ToolClass | None:
         return None
@@ -218,41 +239,13 @@ class NoCatalogue:
         """There is nothing to stop."""
 
 
-class ToolClasses:
-    """Is this tool a read, a write or destructive? By the operator's lists, else the catalogue, else *write*.
-
-    Unless it `waits`, a tool also counts as a write while the catalogue is not known.
-    """
-
-    def __init__(self, lists: ToolLists, catalogue: ToolCatalogue, *, waits: bool = True) -> None:
-        self._lists = lists
-        self._catalogue = catalogue
-        self._waits = waits
-
-    def of(self, tool: str) -> ToolClass:
-        """Return the tool's class.
-
-        Raises:
-            UpstreamNotReady: it depends on the catalogue, and no fetch has succeeded yet.
-        """
-        try:
-            return self._lists.declared(tool) or self._catalogue.annotated(tool) or "write"
-        except UpstreamNotReady:
-            if self._waits:
-                raise
-            return "write"
-
-    def why(self, tool: str) -> ToolFinding:
-        """Return what `of` says with its reason, for people; it always waits for the catalogue.
-
-        Raises:
-            UpstreamNotReady: it depends on the catalogue, and no fetch has succeeded yet.
-        """
-        entry = self._lists.entry(tool)
-        if entry is not None:
-            return ToolFinding(self.of(tool), "list", entry)
-        annotated = self._catalogue.annotated(tool)
-        return ToolFinding(self.of(tool), "default" if annotated is None else "annotation")
+def _classes(tools: Tools) -> Classes:
+    """Return what each is by its annotations; one that is listed twice is taken at its worst word."""
+    classes: Classes = {}
+    for tool in tools:
+        name, annotated = tool["name"], class_of_annotations(tool.get("annotations"))
+        classes[name] = least_trusted((classes[name], annotated)) if name in classes else annotated
+    return classes
 
 
 def _reply_in(content: bytes) -> dict[str, Any]:

@@ -239,6 +239,21 @@ class UpstreamNotReady(Denial):
     retry_s = 1
 
 
+class ToolUnapproved(Denial):
+    """The tool is new, or is not what was approved: it waits for the operator (`catalogue.on_change: block`).
+
+    Not the caller's fault and not theirs to mend, so no 4xx: another scope or login would not help. Nor a tool's
+    result, which would look to everybody but the model as if the call had been made.
+    """
+
+    status, error_type, text = (
+        503,
+        "UPSTREAM_UNAVAILABLE",
+        "The definition of this tool is new or has changed, and waits for the operator's approval",
+    )
+    retry_s = 60
+
+
 class StoreUnavailable(Denial):
     """The store did not answer, and what was asked of it can't be decided without."""
 

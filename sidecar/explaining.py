@@ -124,9 +124,13 @@ class _Rehearsal:
     async def explain(self, *, ask_upstream: bool) -> Walk:
         walk = await self._walk()
         tool = None if walk.progress.action is None else walk.progress.action.tool
-        if tool is None or self._find(tool) is not None:
+        blocks = self._config.catalogue.on_change == "block"
+        if tool is None or (self._find(tool) is not None and not blocks):
             return walk
         problem = await self._ask_upstream() if ask_upstream else "the upstream was not asked"
+        if problem and walk.told.get("reason") == "catalogue_missing" and blocks:
+            note = f"whether {tool} is what was approved is unknown until the catalogue is fetched ({problem})"
+            return replace(walk, decision="unknown", notes=(*walk.notes, note))
         if self._find(tool) is not None:
             return await self._walk()
         return await self._assume(tool, problem)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
-from sidecar.catalogue import ToolClasses
 from sidecar.denials import (
     Denial,
     HttpsRequired,
@@ -40,6 +39,7 @@ from sidecar.policy.plans import Plans
 from sidecar.policy.quotas import Limits, StreamLimit
 from sidecar.ports import Authenticator
 from sidecar.stores import AdmissionStore
+from sidecar.tool_classes import ToolClasses
 
 _PARSE_IN_THREAD_BYTES: Final = 65_536
 _LARGE_BODIES: Final = 2
@@ -97,7 +97,7 @@ class Gateway:
             body = await read_body()
             action = await self._action(facts, body, progress)
             progress.holds_stream = self._reserve(principal, action, progress)
-            tool_class = None if action.tool is None else self._tools.of(action.tool)
+            tool_class = None if action.tool is None else self._tools.called(action.tool)
             path, query = headers.target(self._upstream_path, self._upstream_query, facts.query)
             lines = headers.to_upstream(facts, self._pass_headers, session=sessions.session_of(facts, action))
             belongs_to = sessions.handles(principal, facts, action, self._session_idle_s)

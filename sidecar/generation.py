@@ -16,6 +16,7 @@ from sidecar.gateway import Gateway
 from sidecar.guard import Guard
 from sidecar.lasting import Lasting
 from sidecar.management import ManagementApi
+from sidecar.pinning import Known as KnownPins
 from sidecar.policy.identity import Signer
 from sidecar.wiring import Authenticators
 
@@ -47,7 +48,9 @@ class Generation:
         keys = wiring.identity_keys(config)
         self.identity_key = keys[0]
         signer = Signer(keys, authority=self.upstream.authority, ttl_s=config.identity.ttl_s)
-        self.catalogue = wiring.catalogue(config, self.upstream, signer, telemetry, known=_known(config, before))
+        self.catalogue = wiring.catalogue(
+            config, lasting, self.upstream, signer, telemetry, known=_known(config, before)
+        )
         self.keyring = wiring.keyring(config, lasting.store, lasting.hasher)
         self.tools = tools = wiring.tool_classes(config, self.catalogue)
         self.gateway = wiring.gateway(config, lasting, signer, tools, known)
@@ -90,9 +93,12 @@ class Generation:
         await self.upstream.aclose()
 
 
-def _known(config: Config, before: Generation | None) -> Classes | None:
+def _known(config: Config, before: Generation | None) -> tuple[Classes | None, KnownPins | None]:
     """Return what is known already of the tools of the upstream, if it is the same one."""
     if before is None:
-        return None
+        return None, None
     now, then = config.upstream, before.config.upstream
-    return before.catalogue.known if (now.url, now.socket) == (then.url, then.socket) else None
+    if (now.url, now.socket) != (then.url, then.socket):
+        return None, None
+    pinning = before.catalogue.pinning
+    return before.catalogue.known, None if pinning is None else pinning.known

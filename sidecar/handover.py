@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from sidecar.catalogue import ToolClasses
 from sidecar.denials import Denial, StoreUnavailable
 from sidecar.model import Handle, Headers, Principal, ResponsePlan
 from sidecar.policy import sessions
-from sidecar.policy.listing import ListAnswer, visible_tools
+from sidecar.policy.listing import FilterPolicy, ListAnswer, filters, visible_tools
 from sidecar.stores import HandleStore
+from sidecar.tool_classes import ToolClasses
 
 T = TypeVar("T")
 
@@ -33,12 +33,19 @@ class Handover:
     """Binds sessions and tasks before the client learns of them, forgets sessions that have ended, filters lists."""
 
     def __init__(
-        self, handles: HandleStore, tools: ToolClasses, clock: Callable[[], float], end_session: EndSession
+        self,
+        handles: HandleStore,
+        tools: ToolClasses,
+        clock: Callable[[], float],
+        end_session: EndSession,
+        *,
+        filter_lists: FilterPolicy = "all",
     ) -> None:
         self._handles = handles
         self._tools = tools
         self._clock = clock
         self._end_session = end_session
+        self._filter_lists: FilterPolicy = filter_lists
         self._large_messages = asyncio.Semaphore(_LARGE_MESSAGES)
 
     async def note_head(self, plan: ResponsePlan, status: int, lines: Headers) -> None:
@@ -80,11 +87,17 @@ class Handover:
             return await asyncio.to_thread(work, *of)
 
     def _tools_shown(self, plan: ResponsePlan, message: bytes) -> bytes:
-        """Leave out the tools that the caller may not call, all in one go: this may run in a thread."""
+        """Leave out the tools that the caller may not call, all in one go: this may run in a thread.
+
+        What is not approved is nobody's to see: a description alone can mislead a model.
+        """
         listed = ListAnswer.parse(message, plan.message_id if plan.lists == "tools" else None, "tools")
         if listed is None:
             return message
-        return listed.keep(visible_tools(plan.principal, listed.names, self._tools.of), era=plan.era)
+        visible = self._tools.shown(listed.names)
+        if filters(self._filter_lists, plan.principal):
+            visible = visible_tools(plan.principal, visible, self._tools.of)
+        return listed.keep(visible, era=plan.era)
 
     async def _tasks_shown(self, plan: ResponsePlan, message: bytes) -> bytes:
         list_id = plan.message_id if plan.lists == "tasks" else None

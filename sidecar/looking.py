@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.denials import StoreUnavailable
 from sidecar.guard import Guard, ManagementPermit, ReadBody
 from sidecar.model import Admission, Handle, Limit, Permit, Principal, Progress, Quota, RequestFacts, Route, Verdict
-from sidecar.records import KeyRecord, StoredKey, Usage
+from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Usage
 from sidecar.stores import Store
 
 
@@ -146,6 +146,20 @@ class LookedAt:
     async def owned(self, account: str, owner: str, kind: str, ids: Sequence[str]) -> frozenset[str]:
         """See `stores.HandleStore`."""
         return await self._store.owned(account, owner, kind, ids)
+
+    async def pins_version(self, upstream: str) -> int:
+        """See `stores.PinStore`."""
+        return await self._store.pins_version(upstream)
+
+    async def pinned(self, upstream: str) -> Pinned:
+        """See `stores.PinStore`."""
+        return await self._store.pinned(upstream)
+
+    async def change_pins(
+        self, upstream: str, version: int, changed: Sequence[tuple[str, Pin | None]], *, is_complete: bool
+    ) -> int | None:
+        """Tell what would come of it, were it done now."""
+        return version + 1
 
     async def ping(self) -> None:
         """Refuse: it is a write."""

@@ -5,7 +5,7 @@ Edges implement these; fakes stand under the same contract suites.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sidecar.model import (
@@ -81,6 +81,24 @@ class ToolCatalogue(Protocol):
         Raises:
             UpstreamNotReady: when no fetch has succeeded yet.
         """
+        ...
+
+
+class ToolPins(Protocol):
+    """Which tools are what somebody approved."""
+
+    def require_approved(self, tool: str) -> None:
+        """Return when this tool may be called as it is defined now.
+
+        Raises:
+            ToolUnapproved: it is new or changed, or the upstream does not list it.
+            UpstreamNotReady: when no fetch has succeeded yet.
+            StoreUnavailable: when it is not known what was approved.
+        """
+        ...
+
+    def shown(self, tools: Iterable[str]) -> frozenset[str]:
+        """Return those of them that `require_approved` lets pass; raises the latter two as well."""
         ...
 
 

@@ -1,7 +1,8 @@
-"""API keys and what is kept of them. Values, like those of `model`."""
+"""What is kept of API keys and of tools. Values, like those of `model`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,3 +79,41 @@ class KeyAct:
     expires_at: float | None = None
     replaces: str | None = None
     """The key that the new one is the successor of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A tool's definition as the upstream told it."""
+
+    digest: str
+    """SHA-256 in hex, of what `policy.pins.canonical` makes of it."""
+    annotated: str | None
+    """The class that its annotations give it."""
+    definition: str = field(repr=False)
+    """Canonical JSON for people to compare, in which a digest stands for a member that is too long to be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What is kept of a tool: the definition that was approved, and the one that was seen last. Never neither."""
+
+    name: str
+    approved: Sighting | None
+    approved_at: float | None
+    approved_by: Literal["first_use", "cli"] | None
+    seen: Sighting | None
+    """None when the upstream does not list it any more."""
+    seen_at: float
+    """Since when it has been so, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """All pins of an upstream."""
+
+    version: int
+    """Grows with every change; 0 when there never was one."""
+    is_complete: bool
+    """Whether all that the upstream listed first was pinned. What it lists first from then on is new."""
+    pins: Mapping[str, Pin]
+    """By name."""

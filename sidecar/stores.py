@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from sidecar.model import Admission, Handle, Limit, Quota, Verdict
-from sidecar.records import KeyRecord, StoredKey, Usage
+from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Usage
 
 
 class AdmissionStore(Protocol):
@@ -139,7 +139,28 @@ class HandleStore(Protocol):
         ...
 
 
-class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleStore, Protocol):
+class PinStore(Protocol):
+    """Remembers which definitions of an upstream's tools were approved; `upstream` is a short name of it."""
+
+    async def pins_version(self, upstream: str) -> int:
+        """Return a number that grows with every change of its pins; 0 when there never was one."""
+        ...
+
+    async def pinned(self, upstream: str) -> Pinned:
+        """Return all its pins, as they stood together."""
+        ...
+
+    async def change_pins(
+        self, upstream: str, version: int, changed: Sequence[tuple[str, Pin | None]], *, is_complete: bool
+    ) -> int | None:
+        """Set or (None) drop these pins, by name, if the version is still this one: all or nothing.
+
+        Returns the new version, or None when others have changed something meanwhile.
+        """
+        ...
+
+
+class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleStore, PinStore, Protocol):
     """One environment's store: all of the above in one place."""
 
     async def ping(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.authenticators import JwtAuthenticator
-from sidecar.catalogue import Catalogue, Classes, NoCatalogue, ToolClasses
+from sidecar.catalogue import Catalogue, Classes, NoCatalogue
 from sidecar.config import Config, IssuerConfig
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.front import Front
@@ -23,17 +23,23 @@ from sidecar.handover import Handover
 from sidecar.keyring import Keyring
 from sidecar.lasting import Lasting, shadowed_rules
 from sidecar.model import BearerToken, Headers, IdentityKey, PresentedKey, Principal
+from sidecar.pin_reports import PinReports
+from sidecar.pinning import Known as KnownPins
+from sidecar.pinning import NoPins, Pinning
 from sidecar.policy import outbound
 from sidecar.policy.browsers import Browsers
 from sidecar.policy.discovery import Discovery
 from sidecar.policy.identity import Signer, identity_headers
+from sidecar.policy.listing import FilterPolicy
+from sidecar.policy.pins import upstream_id
 from sidecar.policy.plans import Plans
 from sidecar.policy.quotas import Limits
 from sidecar.policy.tokens import IssuerPolicy
 from sidecar.policy.tools import ToolLists
-from sidecar.ports import Authenticator, ToolCatalogue
+from sidecar.ports import Authenticator
 from sidecar.stores import Store
 from sidecar.tls import client_context
+from sidecar.tool_classes import ToolClasses
 
 Authenticators = Mapping[type, Authenticator[Any]]
 
@@ -83,26 +89,45 @@ def identity_keys(config: Config) -> tuple[IdentityKey, ...]:
 
 
 def catalogue(
-    config: Config, client: UpstreamClient, signer: Signer, telemetry: Telemetry, *, known: Classes | None
+    config: Config,
+    lasting: Lasting,
+    client: UpstreamClient,
+    signer: Signer,
+    telemetry: Telemetry,
+    *,
+    known: tuple[Classes | None, KnownPins | None],
 ) -> Catalogue | NoCatalogue:
-    """Return what will know the upstream's annotations, or nothing where they are not trusted.
+    """Return what will know the upstream's tools, or nothing where nobody goes by what it says of them.
 
     `known` is what was found out of the same upstream before.
     """
-    if not config.access.trust_annotations:
+    blocks = config.catalogue.on_change == "block"
+    if not config.access.trust_annotations and not blocks:
         return NoCatalogue()
+    classes, pins = known
+    pinning = Pinning(
+        lasting.store,
+        upstream_id(config.upstream.url, config.upstream.socket),
+        blocks=blocks,
+        report=PinReports(telemetry.pins, lasting.audited, blocks=blocks),
+        clock=time.time,
+        known=pins,
+    )
 
     def sign(method: str, lines: Headers, body: bytes | None) -> tuple[str, Headers]:
         return _signed(config, signer, method, lines, body, _own_identity(config.catalogue.account))
 
-    return Catalogue(client, sign, refresh_s=config.catalogue.refresh_s, report=telemetry.catalogue, known=known)
+    refresh_s = config.catalogue.refresh_s
+    return Catalogue(client, sign, refresh_s=refresh_s, report=telemetry.catalogue, known=classes, pinning=pinning)
 
 
-def tool_classes(config: Config, catalogue: ToolCatalogue) -> ToolClasses:
+def tool_classes(config: Config, catalogue: Catalogue | NoCatalogue) -> ToolClasses:
     """Return what knows the class of a tool."""
     lists = config.access.tools
     operators = ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive})
-    return ToolClasses(operators, catalogue, waits=config.mode.scopes == "enforce")
+    annotations = catalogue if config.access.trust_annotations else NoCatalogue()
+    waits = config.mode.scopes == "enforce"
+    return ToolClasses(operators, annotations, waits=waits, pins=catalogue.pinning or NoPins())
 
 
 def handover(config: Config, *, store: Store, tools: ToolClasses, client: UpstreamClient, signer: Signer) -> Handover:
@@ -120,7 +145,7 @@ def handover(config: Config, *, store: Store, tools: ToolClasses, client: Upstre
         target, signed = _signed(config, signer, "DELETE", lines, None, identity)
         (await client.send("DELETE", target, signed, None, account=principal.account)).close()
 
-    return Handover(store, tools, time.time, end_session)
+    return Handover(store, tools, time.time, end_session, filter_lists=_filter_lists(config))
 
 
 def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
@@ -173,14 +198,19 @@ def gateway(
         upstream_query=query,
         pass_headers=frozenset(name.lower() for name in config.upstream.pass_headers),
         plans=Plans(
-            filter_lists="none" if "scopes" in shadowed else config.access.filter_lists,
+            filter_lists=_filter_lists(config),
             session_idle_s=config.sessions.idle_s,
+            hides_tools=config.catalogue.on_change == "block",
         ),
         session_idle_s=config.sessions.idle_s,
         shadowed=shadowed,
         clock=time.time,
         nonce=_nonce,
     )
+
+
+def _filter_lists(config: Config) -> FilterPolicy:
+    return "none" if "scopes" in shadowed_rules(config) else config.access.filter_lists
 
 
 def _signed(

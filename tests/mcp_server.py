@@ -103,15 +103,22 @@ def reply(status: int = 200, document: Any = None, **headers: str) -> Answer:
     return answer
 
 
-async def echo(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+def listing(tools: list[dict[str, Any]]) -> Answer:
     """Answer as a plain MCP server would: a result for a request, 202 for what has no id, 405 for GET."""
-    if request.method != "POST":
-        return web.Response(status=200 if request.method == "DELETE" else 405)
-    message = json.loads(body)
-    if "id" not in message or "method" not in message:
-        return web.Response(status=202)
-    result = {"tools": STUB_TOOLS} if message["method"] == "tools/list" else {"method": message["method"]}
-    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": result})
+
+    async def answer(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        if request.method != "POST":
+            return web.Response(status=200 if request.method == "DELETE" else 405)
+        message = json.loads(body)
+        if "id" not in message or "method" not in message:
+            return web.Response(status=202)
+        result = {"tools": tools} if message["method"] == "tools/list" else {"method": message["method"]}
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": result})
+
+    return answer
+
+
+echo = listing(STUB_TOOLS)
 
 
 class StubUpstream:
@@ -120,8 +127,10 @@ class StubUpstream:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.from_catalogue: list[Received] = []
-        """Those without ``X-Account-Id``; they always get the tools above."""
+        """Those without ``X-Account-Id``; they always get `tools`."""
         self.answer: Answer = echo
+        self.tools = STUB_TOOLS
+        """What it tells the catalogue, and whom `answer` does not tell otherwise."""
         self.url = ""
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -130,9 +139,10 @@ class StubUpstream:
         received = Received(request.method, request.raw_path, lines, body)
         if not received.values("X-Account-Id"):
             self.from_catalogue.append(received)
-            return await echo(request, body)
+            return await listing(self.tools)(request, body)
         self.received.append(received)
-        return await self.answer(request, body)
+        answer = listing(self.tools) if self.answer is echo else self.answer
+        return await answer(request, body)
 
     @property
     def only(self) -> Received:

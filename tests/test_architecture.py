@@ -12,7 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "sidecar"
 CEILING_FILE_LINES = 300
 CEILING_FUNCTION_LINES = 40
 
-INSIDE = {"gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover", "looking"}
+INSIDE = {
+    *("gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover", "looking"),
+    *("pinning", "tool_classes"),
+}
 PURE = {"model", "records", "denials", "bounded"}
 MAY_IMPORT: dict[str, set[str]] = {
     "model": {"records", "denials"},
@@ -30,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edge": {*PURE, "faults", "sockets", "ports", "stores", "policy", *INSIDE},
     "config": {*PURE, "tls", "policy", "config"},
     "lasting": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config"},
-    "wiring": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting"},
+    "pin_reports": {"policy", "edge"},
+    "wiring": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "pin_reports"},
     "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring"},
     "auditing": {*PURE, "policy", "edge", "config", "wiring"},
     "explaining": {

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 
-from sidecar.catalogue import Catalogue, NoCatalogue, ToolClasses
+from sidecar.catalogue import Catalogue, NoCatalogue
 from sidecar.denials import BadGateway, UpstreamNotReady
+from sidecar.edge.embedded import EmbeddedStore
+from sidecar.edge.telemetry_pins import Pins
 from sidecar.model import Headers, ToolClass
+from sidecar.pinning import Pinning
 from sidecar.policy.tools import ToolLists
+from sidecar.tool_classes import ToolClasses
 from tests.fakes import CannedAnswer, ScriptedUpstream, Ticks
+from tests.stores import FakeClock
 
 PAGES: dict[str | None, dict[str, Any]] = {
     None: {
@@ -277,3 +284,44 @@ def test_why_a_tool_is_what_it_is_is_not_guessed(waits: bool) -> None:
     assert tools.why("put").because == "list"
     with pytest.raises(UpstreamNotReady):
         tools.why("get")
+
+
+async def test_a_tool_that_is_listed_twice_is_taken_at_its_worst_word() -> None:
+    read, drop = {"readOnlyHint": True}, {"destructiveHint": True}
+    tools = [
+        *({"name": "same", "annotations": read}, {"name": "same", "annotations": read}),
+        *({"name": "bare", "annotations": read}, {"name": "bare"}),
+        *({"name": "drop", "annotations": drop}, {"name": "drop", "annotations": read}),
+    ]
+    catalogue = catalogue_of(ScriptedUpstream(lambda *_: result({"tools": tools})))
+
+    await catalogue.refresh()
+
+    assert [catalogue.annotated(tool) for tool in ("same", "bare", "drop")] == ["read", None, "destructive"]
+
+
+async def test_a_list_of_too_many_tools_is_given_up_even_on_one_page() -> None:
+    tools = [{"name": f"t{i}"} for i in range(10_001)]
+    catalogue = catalogue_of(ScriptedUpstream(lambda *_: result({"tools": tools})))
+
+    with pytest.raises(BadGateway) as caught:
+        await catalogue.refresh()
+
+    assert caught.value.reason == "catalogue_too_large"
+
+
+async def test_a_definition_that_nests_too_deeply_makes_no_list(tmp_path: Path) -> None:
+    deep = b"[" * 201 + b"]" * 201
+    body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"a","inputSchema":%b}]}}' % deep
+    store = await EmbeddedStore.open(str(tmp_path / "sidecar.db"), clock=FakeClock())
+    pinning = Pinning(
+        store, "u", blocks=True, report=Pins(CollectorRegistry(), lambda *_, **__: None), clock=FakeClock()
+    )
+    upstream = ScriptedUpstream(lambda *_: CannedAnswer(200, body))
+    catalogue = Catalogue(upstream, sign, refresh_s=300, report=Reports(), pinning=pinning)
+
+    with pytest.raises(BadGateway):
+        await catalogue.refresh()
+
+    assert catalogue.known is None
+    await store.aclose()

@@ -134,7 +134,6 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
     [
         "mode: {confirmation: enforce}",
         "routes: [{path: /mcp, credentials: [jwt], confirmation: inherit}]",
-        "catalogue: {on_change: alert}",
         "confirmation: {}",
         "tracing: {}",
         "key_page: {}",

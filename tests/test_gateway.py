@@ -13,7 +13,6 @@ import pytest
 
 from sidecar import verify
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
-from sidecar.catalogue import ToolClasses
 from sidecar.denials import (
     Denial,
     InsufficientScope,
@@ -47,6 +46,7 @@ from sidecar.policy.plans import Plans
 from sidecar.policy.quotas import Limits, StreamLimit
 from sidecar.policy.tools import ToolLists
 from sidecar.records import KeyRecord
+from sidecar.tool_classes import ToolClasses
 from tests.fakes import Clock, SwitchableAdmissions
 from tests.policy.facts import facts
 

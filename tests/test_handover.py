@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.catalogue import ToolClasses
 from sidecar.denials import BadGateway, Denial, StoreUnavailable
 from sidecar.edge.embedded import EmbeddedStore
 from sidecar.handover import EndSession, Handover
 from sidecar.model import Principal, ResponsePlan, ToolClass
 from sidecar.policy.tools import ToolLists
+from sidecar.tool_classes import ToolClasses
 from tests.fakes import Clock
 
 READER = Principal("acme", "key_a", "api_key", "key_a", ("mcp:read",), issued_at=0.0, expires_at=2e9)

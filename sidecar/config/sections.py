@@ -142,6 +142,7 @@ class CatalogueConfig:
 
     refresh_s: int = setting(v.whole(1, _DAY_S, of="seconds"), 300)
     account: str | None = setting(optional(v.account), None)
+    on_change: Literal["alert", "block"] = setting(v.one_of(("alert", "block")), "alert")
 
 
 @dataclass(frozen=True, slots=True)

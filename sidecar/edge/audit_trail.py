@@ -20,7 +20,7 @@ from sidecar.denials import Overloaded
 from sidecar.edge.audit_file import AuditFile
 from sidecar.faults import place_of
 from sidecar.model import IdentityKey
-from sidecar.policy.audit import DROPPED, MANAGEMENT, REFUSAL, WRITE, Allowance, Recorder, Scribe, moment
+from sidecar.policy.audit import CATALOGUE, DROPPED, MANAGEMENT, REFUSAL, WRITE, Allowance, Recorder, Scribe, moment
 
 MAX_WAITING: Final = 10_000
 """Records that wait while they can't be written; refusals take no more than half."""
@@ -228,7 +228,7 @@ class _Counts(Collector):
     """What became of records, for Prometheus."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.records = Counter(dict.fromkeys((REFUSAL, WRITE, MANAGEMENT, DROPPED), 0))
+        self.records = Counter(dict.fromkeys((REFUSAL, WRITE, MANAGEMENT, CATALOGUE, DROPPED), 0))
         self.failures = 0
         self.dropped = 0
         registry.register(self)

@@ -22,6 +22,7 @@ from prometheus_client import (
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.telemetry_durations import Counts, Durations
 from sidecar.edge.telemetry_lag import LoopLag
+from sidecar.edge.telemetry_pins import Pins
 from sidecar.edge.telemetry_requests import Limiting, Requests
 from sidecar.edge.telemetry_sink import LineSink
 from sidecar.edge.telemetry_state import State
@@ -69,6 +70,8 @@ class Telemetry:
         """What is so at present, told by those who make it so."""
         self.watched = Watched(self.registry)
         """What is asked of other parts when somebody wants to know."""
+        self.pins = Pins(self.registry, self.event)
+        """How the definitions of the upstream's tools stand."""
         self.use(level=level, access=access)
         self._store_log = _StoreLog(clock)
         store_up = Gauge("sidecar_store_up", "1 when the store answered last.", registry=self.registry)

@@ -28,6 +28,7 @@ OF_GAUGES: Final[dict[str, Callable[[float, float], float]]] = {
     # Two processes that see the same ten tools do not see twenty.
     "sidecar_build_info": max,
     "sidecar_catalogue_tools": max,
+    "sidecar_catalogue_definitions": max,
     "process_start_time_seconds": min,
     # What each has for itself is had by all together.
     "sidecar_open_streams": operator.add,

@@ -32,6 +32,8 @@ SHADOW: Final = "shadow"
 """What a rule in shadow mode would have refused, and let through."""
 WRITE: Final = "write"
 MANAGEMENT: Final = "management"
+CATALOGUE: Final = "catalogue"
+"""What became of the definitions of the upstream's tools."""
 SIGNED: Final = frozenset({START, CHECKPOINT, END})
 """What a record of another kind says is up to who makes it: these are all that matter here."""
 

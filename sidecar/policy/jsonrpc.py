@@ -125,7 +125,7 @@ def action(document: Mapping[str, Any], era: Era) -> Action:
     if "method" not in document:
         return _response(document, era)
     method = document["method"]
-    if not _is_name(method):
+    if not is_name(method):
         raise InvalidRequest("jsonrpc_method", '"method" must be a string of 1 to 256 characters, none of them control')
     if "result" in document or "error" in document:
         raise InvalidRequest("jsonrpc_shape", 'A message with "method" must not carry "result" or "error"')
@@ -179,14 +179,15 @@ def _tool(method: str, params: Mapping[str, Any]) -> str | None:
     if method != "tools/call":
         return None
     name = params.get("name")
-    if not _is_name(name):
+    if not is_name(name):
         raise InvalidParams(
             "tool_name", '"params.name" must be a string of 1 to 256 characters, none of them a control character'
         )
     return str(name)
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
+    """Tell whether this can be the name of a method or a tool: 1 to 256 characters, none of them a control."""
     if not isinstance(value, str) or not 1 <= len(value) <= _LONGEST_NAME:
         return False
     return value.isprintable() or not any(unicodedata.category(char) == "Cc" for char in value)

@@ -12,11 +12,15 @@ _LISTS: Final[dict[str, ListKind]] = {"tools/list": "tools", "tasks/list": "task
 
 
 class Plans:
-    """Makes a plan for each answer, by `access.filter_lists` and the idle time of sessions."""
+    """Makes a plan for each answer, by `access.filter_lists` and the idle time of sessions.
 
-    def __init__(self, *, filter_lists: FilterPolicy, session_idle_s: float) -> None:
+    `hides_tools`: some tools are nobody's to see, so that every list of tools is looked at.
+    """
+
+    def __init__(self, *, filter_lists: FilterPolicy, session_idle_s: float, hides_tools: bool = False) -> None:
         self._filter_lists: Literal["keys", "all", "none"] = filter_lists
         self._session_idle_s = session_idle_s
+        self._hides_tools = hides_tools
 
     def make(
         self, principal: Principal, facts: RequestFacts, action: Action, belongs_to: tuple[Handle, ...]
@@ -50,7 +54,8 @@ class Plans:
             return ()
         else:
             asked = (lists,)
-        return tuple(kind for kind in asked if kind == "tasks" or filters(self._filter_lists, principal))
+        tools = self._hides_tools or filters(self._filter_lists, principal)
+        return tuple(kind for kind in asked if kind == "tasks" or tools)
 
 
 def _may_make_task(action: Action) -> bool:

@@ -71,3 +71,11 @@ def class_of_annotations(annotations: object) -> ToolClass | None:
     if annotations.get("destructiveHint") is True:
         return "destructive"
     return "read" if annotations.get("readOnlyHint") is True else None
+
+
+def least_trusted(classes: Iterable[ToolClass | None]) -> ToolClass | None:
+    """Return what a tool is that is said to be all of these."""
+    said = set(classes)
+    if "destructive" in said:
+        return "destructive"
+    return "read" if said == {"read"} else None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 
 from sidecar import explaining
 from sidecar.demo.issuer import DevIssuer
+from sidecar.edge.embedded import EmbeddedStore
 from sidecar.explaining import AsKey, AsPrincipal, Question
 from sidecar.policy import explanation
+from sidecar.policy.pins import upstream_id
+from sidecar.records import Pinned
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, Bed, config_text, merged, request, tool_call
 from tests.e2e.bed import with_other_secret as other_secret
 from tests.e2e.conftest import Start, StoreName, base_settings, start_bed
@@ -198,6 +202,32 @@ async def test_annotations_are_asked_of_the_upstream_unless_it_is_not_to_be_aske
     full = ("--account", "alice", "--scopes", "mcp:full")
     certain = await document(bed, tmp_path, *full, "--tool", "get", "--no-upstream")
     assert certain["decision"] == "allowed"
+
+
+async def stored(bed: Bed, upstream: str) -> Pinned:
+    store = await EmbeddedStore.open(bed.sidecar.config.store.sqlite_path or "", clock=time.time)
+    try:
+        return await store.pinned(upstream)
+    finally:
+        await store.aclose()
+
+
+async def test_whether_a_tool_is_what_was_approved_is_asked_of_the_upstream_and_nothing_is_kept_of_it(
+    start: Start, stub: StubUpstream, tmp_path: Path
+) -> None:
+    bed = await start(catalogue={"on_change": "block"})
+    await bed.post_when_catalogued(tool_call("look"), token=bed.token())
+    who = ("--account", "alice", "--scopes", "mcp:full")
+    unknown = await document(bed, tmp_path, *who, "--tool", "look", "--no-upstream")
+    assert unknown["decision"] == "unknown"
+    assert "whether look is what was approved is unknown" in unknown["notes"][-1]
+    upstream = upstream_id(stub.url, None)
+    before = await stored(bed, upstream)
+    stub.tools = [{**tool, "title": "changed"} if tool["name"] == "look" else tool for tool in stub.tools]
+    changed = await document(bed, tmp_path, *who, "--tool", "look")
+    assert (changed["decision"], changed["refusal"]["reason"]) == ("refused", "tool_unapproved")
+    assert (await document(bed, tmp_path, *who, "--tool", "put"))["decision"] == "allowed"
+    assert await stored(bed, upstream) == before
 
 
 async def test_a_line_of_the_log_is_judged_again(start: Start, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from tests.faults.conftest import Serve
 from tests.service import Service, until
 
 Record = dict[str, Any]
+NO_CATALOGUE = {"trust_annotations": False}
+"""Nothing is recorded but what the test asks for."""
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ class Verified:
 async def test_a_process_that_is_told_to_stop_records_all_and_proves_it(
     serve: Serve, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service = await serve(audit={"file": str(path)})
+    service = await serve(audit={"file": str(path)}, access=NO_CATALOGUE)
     for _ in range(20):
         assert (await put(service)).status_code == 200
     service.process.send_signal(signal.SIGTERM)
@@ -97,7 +99,7 @@ async def test_a_process_that_is_told_to_stop_records_all_and_proves_it(
 async def test_a_process_that_is_killed_loses_no_record_of_more_than_a_moment_and_the_next_goes_on_from_there(
     serve: Serve, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service = await serve(audit={"file": str(path)})
+    service = await serve(audit={"file": str(path)}, access=NO_CATALOGUE)
     for _ in range(20):
         await put(service)
     await until_recorded(path, "write", 20)
@@ -107,7 +109,7 @@ async def test_a_process_that_is_killed_loses_no_record_of_more_than_a_moment_an
     assert (killed.code, killed.notes) == (0, ["unproven", "open"])
     assert killed.document["files"][0]["unproven"] == 20
 
-    service = await serve(audit={"file": str(path)})
+    service = await serve(audit={"file": str(path)}, access=NO_CATALOGUE)
     await put(service)
     service.process.send_signal(signal.SIGTERM)
     await service.process.wait()
@@ -122,7 +124,7 @@ async def test_a_process_that_is_killed_loses_no_record_of_more_than_a_moment_an
 async def test_a_file_that_is_rotated_while_it_is_written_to_is_whole_on_both_sides(
     serve: Serve, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old, service = path.with_suffix(".log.1"), await serve(audit={"file": str(path)})
+    old, service = path.with_suffix(".log.1"), await serve(audit={"file": str(path)}, access=NO_CATALOGUE)
     await put(service)
     await until_recorded(path, "write", 1)
     os.rename(path, old)
@@ -148,7 +150,7 @@ async def full_disk(service: Service, path: Path) -> AsyncIterator[None]:
 async def test_while_the_disk_is_full_records_wait_and_it_is_told_and_none_is_lost(
     serve: Serve, path: Path, tmp_path: Path, redis_settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service = await serve(audit={"file": str(path)}, **redis_settings)
+    service = await serve(audit={"file": str(path)}, access=NO_CATALOGUE, **redis_settings)
     async with full_disk(service, path):
         for number in range(10):
             assert (await put(service, number=number)).status_code == 200
@@ -169,7 +171,7 @@ async def test_while_the_disk_is_full_records_wait_and_it_is_told_and_none_is_lo
 async def test_several_workers_share_one_file_each_with_a_chain_of_its_own(
     serve: Serve, path: Path, tmp_path: Path, redis_settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service = await serve(workers=2, audit={"file": str(path)}, **redis_settings)
+    service = await serve(workers=2, audit={"file": str(path)}, access=NO_CATALOGUE, **redis_settings)
     for _ in range(40):
         assert (await put(service)).status_code == 200
     await until_recorded(path, "write", 40)
@@ -183,7 +185,7 @@ async def test_several_workers_share_one_file_each_with_a_chain_of_its_own(
 
 
 async def test_a_storm_of_strangers_neither_fills_the_disk_nor_keeps_others_out(serve: Serve, path: Path) -> None:
-    service = await serve(audit={"file": str(path)})
+    service = await serve(audit={"file": str(path)}, access=NO_CATALOGUE)
 
     async def guess(number: int) -> None:
         async with httpx.AsyncClient(base_url=service.client.base_url, trust_env=False) as stranger:

@@ -18,6 +18,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import RedisStore
 from sidecar.edge.redis.knowers import ASKING_S
 from sidecar.model import Limit
+from sidecar.records import Pin, Sighting
 from tests.e2e.bed import Bed, assert_refused, request
 from tests.e2e.conftest import Start
 from tests.faults.test_redis import told_of
@@ -402,6 +403,10 @@ async def test_a_user_who_may_do_no_more_than_is_needed_is_served_everywhere(sto
         await store.count_refusal("acme", key.id)
         await store.record("192.0.2.1", LIMIT)
         await store.usage("acme", key.id, 0.0)
+        pin = Pin("a", None, None, None, Sighting("d", None, "{}"), 0.0)
+        assert await store.change_pins("u", 0, [("a", pin)], is_complete=True) == 1
+        assert (await store.pinned("u")).pins == {"a": pin}
+        assert await store.change_pins("u", 1, [("a", None)], is_complete=True) == 2
         assert await store.warnings()
         for wrong in ("sidecar:wrong-password", "nobody:wrong-password"):
             stranger = stores(url.replace("://", f"://{wrong}@"))

@@ -10,7 +10,6 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts, JwtAuthenticator
-from sidecar.catalogue import ToolClasses
 from sidecar.edge.embedded import EmbeddedStore, MemoryLimits
 from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.gateway import Gateway
@@ -23,6 +22,7 @@ from sidecar.policy.identity import Signer
 from sidecar.policy.plans import Plans
 from sidecar.policy.quotas import Limits, StreamLimit
 from sidecar.policy.tools import ToolLists
+from sidecar.tool_classes import ToolClasses
 from tests.fakes import Clock
 
 T = TypeVar("T")

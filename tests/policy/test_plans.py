@@ -85,3 +85,9 @@ def test_only_the_answer_to_a_list_request_has_to_be_a_list() -> None:
     assert plan(Action("request", "tasks/list", 1)).lists == "tasks"
     assert plan(Action("request", "ping", 1), KEY, RESUMED).lists is None
     assert plan(Action("notification", "tools/list")).lists is None
+
+
+@pytest.mark.parametrize("policy", ["keys", "all", "none"])
+def test_where_some_tools_are_nobodys_to_see_every_list_of_tools_is_looked_at(policy: Any) -> None:
+    plans = Plans(filter_lists=policy, session_idle_s=60.0, hides_tools=True)
+    assert plans.make(JWT, facts(), Action("request", "tools/list", 1), ()).shows == ("tools",)

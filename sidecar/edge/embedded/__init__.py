@@ -15,6 +15,7 @@ from sidecar.edge.embedded.database import Database
 from sidecar.edge.embedded.handles import MAX_COPIES
 from sidecar.edge.embedded.keys import SqliteKeys
 from sidecar.edge.embedded.limits import MemoryLimits
+from sidecar.edge.embedded.pins import SqlitePins
 from sidecar.edge.embedded.revocations import SqliteRevocations
 from sidecar.edge.embedded.usage import UsageCounts
 
@@ -24,7 +25,7 @@ PROBE_S: Final = 0.5
 """Who asks whether the file takes writes seldom waits a second for the answer; a change may wait longer."""
 
 
-class EmbeddedStore(LocalAdmission, SqliteKeys, SqliteRevocations):
+class EmbeddedStore(LocalAdmission, SqliteKeys, SqlitePins, SqliteRevocations):
     """`stores.Store` in one process and one file, which the command may change meanwhile."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:

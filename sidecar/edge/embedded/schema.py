@@ -75,4 +75,11 @@ TELLING: Final = (
 PROBED: Final = ("CREATE TABLE probe (number INTEGER NOT NULL)", "INSERT INTO probe VALUES (0)")
 """For finding out whether the file takes writes. The number changes: SQLite leaves alone what would stay as it is."""
 
-MIGRATIONS: Final = (INITIAL, TELLING, PROBED)
+PINNED: Final = (
+    """CREATE TABLE pinned_upstreams (
+        upstream TEXT PRIMARY KEY, version INTEGER NOT NULL, complete INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE TABLE pins (upstream TEXT NOT NULL, name TEXT NOT NULL, pin TEXT NOT NULL, PRIMARY KEY (upstream, name))",
+)
+
+MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sidecar.edge.http.exchange import Exchange
@@ -56,6 +57,11 @@ class Audited:
         self._auditor.require_room(progress.body_bytes)
         members = {**_who_and_what(exchange, label), "decision": "allowed"}
         self._auditor.act(audit.WRITE, members, arguments=audit.arguments_of(progress.action), size=progress.body_bytes)
+
+    def definitions(self, members: Mapping[str, Any]) -> None:
+        """Record what became of the definitions of tools."""
+        if self._auditor is not None:
+            self._auditor.act(audit.CATALOGUE, members)
 
     async def act(self, exchange: Exchange, permit: ManagementPermit[Act]) -> RestAnswer:
         """Do what a call of the key management asked for, and record what it changed.

@@ -15,6 +15,7 @@ from sidecar.edge.redis.handles import RedisHandles
 from sidecar.edge.redis.keys import RedisKeys
 from sidecar.edge.redis.link import Link, Way, unnoted
 from sidecar.edge.redis.opening import opened
+from sidecar.edge.redis.pins import RedisPins
 from sidecar.edge.redis.revocations import RedisRevocations
 from sidecar.edge.redis.sentinels import SentinelLink
 from sidecar.edge.redis.usage import RedisUsage
@@ -22,7 +23,7 @@ from sidecar.edge.redis.usage import RedisUsage
 __all__ = ["RedisStore"]
 
 
-class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisRevocations, RedisUsage):
+class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisPins, RedisRevocations, RedisUsage):
     """`stores.Store` on one Redis, on the master that sentinels name, or on a cluster."""
 
     @classmethod

@@ -71,6 +71,11 @@ def handle(account: str, kind: str, handle_id: str) -> str:
     return f"sidecar:{{{account}}}:{kind}:{hashlib.sha256(handle_id.encode()).hexdigest()[:32]}"
 
 
+def pins(upstream: str) -> str:
+    """Name the hash of what is kept of an upstream's tools."""
+    return f"sidecar:{{upstream {upstream}}}:pins"
+
+
 def changes() -> str:
     """Name the stream of accounts whose keys or tokens were changed."""
     return "sidecar:changes"
