@@ -203,11 +203,11 @@ class Sidecar:
     async def _end_generations(self) -> None:
         for retiring in self._retiring:
             retiring.cancel()
-        for generation in self._generations:
+        for generation in tuple(self._generations):
             await generation.aclose()
 
     async def _recheck(self, principal: Principal) -> Principal:
-        return await self._serving.gateway.recheck(principal)
+        return await self._serving.recheck(principal)
 
     def _tell_identity(self) -> None:
         key = self._serving.identity_key
@@ -240,7 +240,7 @@ class Sidecar:
 
     async def _close_public(self) -> None:
         await self._port.close(self._config.drain, end_streams=self._lasting.streams.end_endless)
-        for generation in self._generations:
+        for generation in tuple(self._generations):
             await generation.server.finish_acts()
 
     def _note_bad_head(self, status: int) -> None:

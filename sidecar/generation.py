@@ -10,12 +10,14 @@ from typing import Final
 from sidecar import wiring
 from sidecar.catalogue import Classes
 from sidecar.config import Config
+from sidecar.denials import InvalidToken
 from sidecar.edge.http.server import PublicServer
 from sidecar.edge.telemetry import Telemetry
 from sidecar.gateway import Gateway
 from sidecar.guard import Guard
 from sidecar.lasting import Lasting
 from sidecar.management import ManagementApi
+from sidecar.model import Principal
 from sidecar.pinning import Known as KnownPins
 from sidecar.policy.identity import Signer
 from sidecar.wiring import Authenticators
@@ -44,6 +46,7 @@ class Generation:
     ) -> None:
         """Put it together. `known` and what stands `between` are for who wants to know what it would do."""
         self.config = config
+        self._issuers = frozenset(issuer.issuer for issuer in config.jwt.issuers)
         self.upstream = wiring.upstream(config)
         keys = wiring.identity_keys(config)
         self.identity_key = keys[0]
@@ -72,6 +75,17 @@ class Generation:
             require_https=config.require_https,
             body_timeout_s=body_timeout_s,
         )
+
+    async def recheck(self, principal: Principal) -> Principal:
+        """Return the principal of a running stream as it is known now.
+
+        Raises:
+            InvalidToken, InvalidApiKey: it is good for nothing any more; so is one by an issuer that counts no more.
+            StoreUnavailable: that could not be found out.
+        """
+        if principal.issuer is not None and principal.issuer not in self._issuers:
+            raise InvalidToken("token_issuer", detail="no such issuer is configured any more")
+        return await self.gateway.recheck(principal)
 
     async def prepare(self) -> None:
         """Begin to ask the upstream for its tools. Where none are known of it, wait for the answer for a moment."""

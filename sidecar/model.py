@@ -103,6 +103,8 @@ class Principal:
     """The record that was judged, when the credential is a key."""
     foreign_scopes: frozenset[str] = frozenset()
     """What else the token's scope claim names. It opens nothing here but what the operator says it does."""
+    issuer: str | None = None
+    """Who signed the token; None for a key."""
 
 
 @per_request(frozen=True, slots=True)

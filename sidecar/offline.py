@@ -60,7 +60,7 @@ class ResilientAdmissions:
         self._admits_by_writing = admits_by_writing
         self._report = report
         self._failed = False
-        self._vouched_until: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
+        self._vouched_at: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
         self._vouched_handles: BoundedDict[tuple[str, Handle], None] = BoundedDict(_REMEMBERED)
 
     async def admit(self, admission: Admission) -> Verdict:
@@ -76,9 +76,9 @@ class ResilientAdmissions:
             self._report(None)
         if admission.key_id is not None:
             if verdict.standing == "good":
-                self._vouched_until[admission.key_id] = self._monotonic() + self.offline_grace_s
+                self._vouched_at[admission.key_id] = self._monotonic()
             else:
-                self._vouched_until.pop(admission.key_id, None)
+                self._vouched_at.pop(admission.key_id, None)
         for handle in admission.handles:
             if verdict.standing == "good":
                 self._vouched_handles[admission.account, handle] = None
@@ -110,5 +110,5 @@ class ResilientAdmissions:
         return Verdict("good", now, self._local.spend(asked))
 
     def _is_vouched_for(self, key_id: str) -> bool:
-        until = self._vouched_until.get(key_id)
-        return until is not None and self._monotonic() < until
+        at = self._vouched_at.get(key_id)
+        return at is not None and self._monotonic() < at + self.offline_grace_s

@@ -67,6 +67,7 @@ async def _run(service: Service, stop: asyncio.Event, reloading: Reloading | Non
         watching.cancel()
         await asyncio.wait((watching,))
     await service.stop(delayed=received[:1] == [signal.SIGTERM])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the event loop's end would have it end us
     return 0
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from sidecar.config import DrainConfig, ListenConfig, ServerTlsConfig
 from sidecar.edge import descriptors
@@ -94,3 +97,40 @@ class PublicPort:
         farewell = asyncio.get_running_loop().call_later(drain.streams_s, end_streams)
         await self._listener.close(self._server, drain.requests_s)
         farewell.cancel()
+
+
+@contextlib.asynccontextmanager
+async def reserved(listen: ListenConfig) -> AsyncIterator[tuple[Any, ...]]:
+    """Hold the public port for the workers, without listening; yield its first address.
+
+    Each worker listens on a socket of its own (`SO_REUSEPORT`), among which the system spreads the connections. That
+    alone would also let a second sidecar in: hence the first attempt without it.
+
+    Raises:
+        OSError: the port can't be had.
+    """
+    loop, port = asyncio.get_running_loop(), listen.port
+    with contextlib.ExitStack() as held:
+        first: tuple[Any, ...] = ()
+        for family, _, _, _, address in await loop.getaddrinfo(
+            listen.host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with _bound(family, (address[0], port, *address[2:]), shared=False) as alone:
+                free: tuple[Any, ...] = alone.getsockname()
+            held.enter_context(_bound(family, free, shared=True))
+            first, port = first or free, free[1]
+        yield first
+
+
+def _bound(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+    except OSError as problem:
+        bound.close()
+        raise OSError(problem.errno, f"can't listen on {http_url(address)}: {problem.strerror}") from problem
+    return bound

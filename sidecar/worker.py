@@ -13,6 +13,7 @@ from sidecar.app import Sidecar
 from sidecar.config import Config
 from sidecar.edge.telemetry import Family
 from sidecar.edge.worker_link import SupervisorLink
+from sidecar.faults import place_of
 from sidecar.process import run
 
 _ORPHANS_STOP_S: Final = 1.0
@@ -58,6 +59,8 @@ class Worker:
             await self._sidecar.reload(config)
         except (OSError, ValueError) as problem:
             return str(problem)
+        except Exception as fault:  # the supervisor waits for an answer, whatever it is
+            return place_of(fault)
         return None
 
     async def _metrics(self) -> list[Family]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal
 
-from sidecar.config import Config, ListenConfig
+from sidecar.config import Config
 from sidecar.edge import telemetry_sum
 from sidecar.edge.admin import Readiness, admin_port, http_url
 from sidecar.edge.telemetry import METRICS_TYPE, Family, Telemetry
 from sidecar.edge.worker_link import WorkerProcess
+from sidecar.public_port import reserved
 
 _MODULE: Final = "sidecar.worker"
 _ANSWERS_WITHIN_S: Final = 1.0
@@ -27,6 +26,8 @@ _SILENCE_S: Final = 30.0
 _ASKS_PER_SILENCE: Final = 6
 _STARTS_WITHIN_S: Final = 120.0
 """Long, because many workers that start at once on few cores wait for each other."""
+_RELOADS_WITHIN_S: Final = 12.0
+"""It may have to wait for the keys of a new issuer and the tools of a new upstream."""
 _LETS_GO_WITHIN_S: Final = 6.0
 """A worker that has drained has to let go of its parts."""
 _STEADY_S: Final = 60.0
@@ -67,7 +68,7 @@ class Supervisor:
         """
         try:
             await self._start_admin()
-            address = await self._parts.enter_async_context(_reserved(self._config.listen))
+            address = await self._parts.enter_async_context(reserved(self._config.listen))
             self.public_url_bound = http_url(address, tls=self._config.listen.tls.cert is not None)
             self._port = address[1]
             self._parts.push_async_callback(self._stop_workers)
@@ -98,17 +99,15 @@ class Supervisor:
         """Have every worker go by other settings from the next request on, and whoever takes its place.
 
         Raises:
-            OSError: a worker can't; it and those after it keep the old ones, and the others go back to them.
+            OSError: a worker can't; it keeps the old ones, and the others go back to them.
         """
         before, self._config = self._config, config
         try:
-            for number in tuple(self._workers):
-                await self._hand_over(number, config)
+            await self._hand_over_to_all(config)
         except ChildProcessError:
             self._config = before
-            for number in tuple(self._workers):
-                with contextlib.suppress(ChildProcessError):
-                    await self._hand_over(number, before)
+            with contextlib.suppress(ChildProcessError):
+                await self._hand_over_to_all(before)
             raise
         self.telemetry.use(level=config.log.level, access=config.log.access)
 
@@ -123,11 +122,28 @@ class Supervisor:
         await asyncio.gather(*map(self._count_if_it_answers, self._workers))
         return telemetry_sum.exposition([self.telemetry.families(), self._ended_counts, *self._counts.values()])
 
-    async def _hand_over(self, number: int, config: Config) -> None:
-        with contextlib.suppress(ConnectionError):  # whoever takes its place begins with them
-            problem = await self._workers[number].ask("reload", self._for_workers(config))
+    async def _hand_over_to_all(self, config: Config) -> None:
+        problems = await asyncio.gather(*[self._hand_over(number, config) for number in tuple(self._workers)])
+        for number, problem in zip(tuple(self._workers), problems, strict=True):
             if problem is not None:
                 raise ChildProcessError(f"worker {number}: {problem}")
+
+    async def _hand_over(self, number: int, config: Config) -> str | None:
+        """Return why a worker can't go by these settings. One that does not answer is ended.
+
+        Whoever takes its place begins with them.
+        """
+        worker = self._workers[number]
+        try:
+            async with asyncio.timeout(_RELOADS_WITHIN_S):
+                problem: str | None = await worker.ask("reload", self._for_workers(config))
+                return problem
+        except ConnectionError:
+            return None
+        except TimeoutError:
+            worker.send_signal(signal.SIGKILL)
+            self.telemetry.event("worker_silent", level="error", worker=number, pid=worker.pid)
+            return None
 
     def _for_workers(self, config: Config) -> Config:
         """Name the port that the system chose: every worker has to find the same one."""
@@ -250,40 +266,3 @@ async def _stop(worker: WorkerProcess, by: signal.Signals, patience_s: float) ->
     except TimeoutError:
         worker.send_signal(signal.SIGKILL)
         await worker.wait()
-
-
-@contextlib.asynccontextmanager
-async def _reserved(listen: ListenConfig) -> AsyncIterator[tuple[Any, ...]]:
-    """Hold the public port for the workers, without listening; yield its first address.
-
-    Each worker listens on a socket of its own (`SO_REUSEPORT`), among which the system spreads the connections. That
-    alone would also let a second sidecar in: hence the first attempt without it.
-
-    Raises:
-        OSError: the port can't be had.
-    """
-    loop, port = asyncio.get_running_loop(), listen.port
-    with contextlib.ExitStack() as held:
-        first: tuple[Any, ...] = ()
-        for family, _, _, _, address in await loop.getaddrinfo(
-            listen.host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with _bound(family, (address[0], port, *address[2:]), shared=False) as alone:
-                free: tuple[Any, ...] = alone.getsockname()
-            held.enter_context(_bound(family, free, shared=True))
-            first, port = first or free, free[1]
-        yield first
-
-
-def _bound(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
-    except OSError as problem:
-        bound.close()
-        raise OSError(problem.errno, f"can't listen on {http_url(address)}: {problem.strerror}") from problem
-    return bound

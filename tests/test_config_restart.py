@@ -40,3 +40,11 @@ def test_ports_processes_the_store_and_the_audit_stay_as_they_are_and_are_named(
     possible, waiting = settled(running, wanted)
     assert possible == replace(running, max_body_bytes=5)
     assert waiting == ("listen.port", "admin.host", "store.url", "audit.file")
+
+
+def test_where_the_store_has_to_wait_so_do_the_identity_keys_that_go_with_it() -> None:
+    """A shared store must have some; the embedded one makes its own."""
+    running = replace(defaults(), store=replace(defaults().store, url="redis://127.0.0.1"))
+    possible, waiting = settled(running, replace(defaults(), identity=replace(defaults().identity, ttl_s=5)))
+    assert possible == running
+    assert waiting == ("identity.ttl_s", "store.url")

@@ -143,3 +143,13 @@ async def test_refusals_are_counted_while_somebody_counts() -> None:
     await bed.admissions.count_refusal("a", "key_1")
 
     assert bed.store.refusals == [("a", "key_1")]
+
+
+async def test_a_shorter_grace_holds_for_what_was_vouched_for_before() -> None:
+    bed = Bed()
+    await bed.admissions.admit(key())
+    bed.store.up = False
+    await bed.admissions.admit(key())
+    bed.admissions.offline_grace_s = 0
+    with pytest.raises(StoreUnavailable):
+        await bed.admissions.admit(key())

@@ -149,6 +149,45 @@ async def test_what_can_not_be_is_refused_with_key_and_line_once_and_the_old_goe
     assert (bed.reloads("failure"), bed.reloads("success")) == (1, 1)
 
 
+@pytest.mark.parametrize("emptied", ["", "\n\n", "# all of it is a remark\n"])
+async def test_a_file_that_holds_nothing_any_more_is_no_wish_for_the_built_in_settings(bed: Bed, emptied: str) -> None:
+    async with watching(bed.reloading):
+        bed.path.write_text(emptied)
+        await bed.until(lambda: bed.service.events("reload_refused"))
+        assert bed.service.config.max_body_bytes == 1
+        bed.path.write_text("max_body_bytes: 5\n")
+        await bed.until(lambda: bed.service.config.max_body_bytes == 5)
+
+
+def test_the_file_of_the_working_directory_is_missed_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = SettingsFiles(argparse.Namespace(config=None))
+    assert files.load()[1], "there is none yet, so the built-in settings hold"
+    Path("config.yaml").write_text("max_body_bytes: 2\n")
+    assert files.load()[0].max_body_bytes == 2
+    Path("config.yaml").unlink()
+    with pytest.raises(ConfigError, match="there is no such file"):
+        files.load()
+
+
+async def test_neither_a_pipe_nor_an_endless_file_in_its_place_is_waited_for(bed: Bed) -> None:
+    async with watching(bed.reloading):
+        bed.path.unlink()
+        os.mkfifo(bed.path)
+        bed.reloading.ask()
+        await bed.until(lambda: bed.service.events("reload_refused"))
+        bed.path.unlink()
+        with bed.path.open("wb") as sparse:
+            sparse.truncate(1 << 40)
+        bed.reloading.ask()
+        await bed.until(lambda: len(bed.service.events("reload_refused")) >= 2)
+        assert bed.service.config.max_body_bytes == 1
+        bed.path.write_text("max_body_bytes: 5\n")
+        await bed.until(lambda: bed.service.config.max_body_bytes == 5)
+
+
 async def test_a_file_that_is_gone_for_a_while_changes_nothing(bed: Bed) -> None:
     async with watching(bed.reloading):
         bed.path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from importlib.util import find_spec
 from typing import Final
 
@@ -51,6 +52,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something that it could reload
     overrides = {} if args.upstream is None else {"upstream.url": args.upstream}
     if args.listen is not None:
         overrides["listen.host"], overrides["listen.port"] = args.listen

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sidecar.config.sections import Config
 
 _AT_START: Final = ("admin", "workers", "store", "audit")
-"""Ports, processes, the store and the audit are opened once."""
+"""Ports, processes, the store and the audit are opened once. Which identity keys there must be depends on the store."""
 
 
 def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
@@ -17,7 +17,8 @@ def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     port = replace(running.listen, tls=wanted.listen.tls)
     if (running.listen.tls.cert is None) != (wanted.listen.tls.cert is None):
         port = running.listen  # a certificate may be replaced; whether there is TLS can't change
-    possible = replace(wanted, listen=port, **{name: getattr(running, name) for name in _AT_START})
+    at_start = _AT_START if wanted.store == running.store else (*_AT_START, "identity")
+    possible = replace(wanted, listen=port, **{name: getattr(running, name) for name in at_start})
     return possible, tuple(changed(possible, wanted))
 
 

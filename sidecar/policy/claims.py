@@ -59,6 +59,7 @@ def principal(claims: Claims, policy: IssuerPolicy, now: float) -> Principal:
         client_id=client_id,
         token_id=_token_id(claims, policy.issuer),
         foreign_scopes=frozenset(named).difference(SCOPES, ("",)),
+        issuer=policy.issuer,
     )
 
 

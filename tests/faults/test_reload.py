@@ -9,7 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,45 @@ async def test_streams_go_on_and_are_still_ended_by_revocation(
         assert (await client.delete(f"{KEYS}/{made['id']}", headers=bed.service.credentials)).status_code == 204
         async with asyncio.timeout(PATIENCE_S):
             assert [piece async for piece in pieces] == []
+
+
+async def test_streams_of_an_issuer_that_counts_no_more_end(begin: Begin, stub: StubUpstream) -> None:
+    """Every stream is looked at in turn, within half a minute."""
+    bed, listening = await begin(), Stream()
+    stub.answer = listening.answer
+    async with bed.service.client.stream("GET", JWT_ROUTE, headers=bed.service.credentials) as stream:
+        listening.send(b"data: 1\n\n")
+        pieces = stream.aiter_raw()
+        await anext(pieces)
+        await bed.change(jwt={"issuers": [{"issuer": "https://other.example", "account_prefix": "other:"}]})
+        assert await bed.status(Connection="close") == 401
+        async with asyncio.timeout(40):
+            assert [piece async for piece in pieces] == []
+
+
+async def test_a_worker_that_does_not_answer_holds_up_no_other(begin: Begin, tmp_path: Path) -> None:
+    identity = {"algorithm": "hmac-sha256", "keys": [secret(tmp_path, 1)]}
+    bed = await begin(2, identity=identity)
+    [silent, *_] = [record["pid"] for record in bed.service.log if record["event"] == "worker_started"]
+    os.kill(silent, signal.SIGSTOP)
+    bed.write(allowed_hosts=["new.example"])
+    async with asyncio.timeout(2 * PATIENCE_S):
+        await bed.service.read("reloaded")
+    await bed.service.read("worker_started", worker=1)
+    assert {await bed.status(Host="new.example", Connection="close") for _ in range(8)} == {200}
+
+
+async def test_a_hangup_at_the_wrong_moment_ends_nothing(begin: Begin) -> None:
+    bed = await begin()
+    bed.service.process.terminate()
+    for _ in range(100):
+        if bed.service.process.returncode is not None:
+            break
+        with suppress(ProcessLookupError):
+            bed.service.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await bed.service.process.wait() == 0
 
 
 async def test_what_began_under_the_old_settings_ends_at_the_old_upstream(begin: Begin, stub: StubUpstream) -> None:

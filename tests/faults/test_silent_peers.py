@@ -115,7 +115,7 @@ def sent_by_a_client(token: str, message: dict[str, Any] | None) -> bytes:
 async def test_a_client_that_is_gone_without_a_word_takes_its_upstream_request_with_it(
     start: Start, stub: StubUpstream, elsewhere: Elsewhere, message: dict[str, Any] | None, after: bytes
 ) -> None:
-    bed, held = await start(listen={"host": HERE}, allowed_hosts=["s", HERE]), Stream()
+    bed, held = await start(listen={"host": HERE}, allowed_hosts=["s", HERE], require_https="never"), Stream()
     stub.answer = held.answer
     port = httpx.URL(bed.sidecar.public_url_bound).port or 0
     client = elsewhere.there(lambda: socket.create_connection((HERE, port), timeout=5))

@@ -56,6 +56,7 @@ def test_good_claims_become_a_principal() -> None:
         client_id="cli",
         token_id=token_id("https://idp.example", "t-1"),
         foreign_scopes=frozenset({"openid"}),
+        issuer="https://idp.example",
     )
 
 

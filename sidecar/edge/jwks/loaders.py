@@ -9,6 +9,7 @@ from typing import Final
 
 import aiohttp
 
+from sidecar import regular_file
 from sidecar.policy import issuer_metadata, keysets
 from sidecar.policy.keysets import Keys, KeySetError
 
@@ -31,8 +32,7 @@ class FileLoader:
 
     def _read(self) -> bytes:
         try:
-            with self._path.open("rb") as file:
-                return file.read(keysets.MAX_DOCUMENT_BYTES + 1)
+            return regular_file.read(self._path, keysets.MAX_DOCUMENT_BYTES)
         except OSError as error:
             raise KeySetError(f"{self._path}: {error.strerror}") from error
 
