@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import select
 import socket
 import struct
+import termios
 from typing import Final
 
 _OPTIONS: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
@@ -28,6 +31,14 @@ def has_unread(connected: socket.socket) -> bool:
     poll = select.poll()
     poll.register(connected.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+def has_unsent(connected: socket.socket) -> bool:
+    """Tell whether the peer has not yet taken all that the system was given for it (tcp(7), SIOCOUTQ)."""
+    unsent = bytearray(struct.calcsize("i"))
+    with contextlib.suppress(OSError, ValueError):  # it is closed
+        fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, unsent)
+    return any(unsent)
 
 
 def reset_when_closed(connected: socket.socket) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from typing import cast
 
 import pytest
 
-from sidecar.edge.http.connection import HEAD_S
+from sidecar.edge.http.connection import HEAD_S, LINGER_S, Connection
 from sidecar.edge.http.listener import Listener
 from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import Response
@@ -19,6 +22,7 @@ from tests.service import until
 
 ASKING = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 ROOM = 3
+PATIENCE_S = 5.0
 AUTHORITY = Authority()
 
 
@@ -41,7 +45,10 @@ class Port:
         self.writers: list[asyncio.StreamWriter] = []
 
     async def _answer(self, request: Request) -> None:
-        await request.send(Response(200, body=b"https" if request.is_encrypted else b"http"))
+        if request.target == "/":
+            await request.send(Response(200, body=b"https" if request.is_encrypted else b"http"))
+        else:
+            await request.send(Response(200, body=bytes(int(request.target[1:]))))
 
     def _note(self) -> None:
         self.bad_handshakes += 1
@@ -52,11 +59,42 @@ class Port:
         self.writers.append(writer)
         return reader
 
+    @contextmanager
+    def agreed(self) -> Iterator[ssl.SSLSocket]:
+        """Connect and agree on TLS; what happens after that, this client does not look at by itself."""
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(PATIENCE_S)
+        raw.connect(("127.0.0.1", self.number))
+        with closing(
+            ssl.create_default_context(cadata=AUTHORITY.cert.decode()).wrap_socket(raw, server_hostname="localhost")
+        ) as client:
+            yield client
+
     async def holds(self, count: int) -> None:
         async def are_so_many() -> bool:
             return len(self.listener.connections) == count
 
         await until(are_so_many)
+
+    async def only(self) -> Connection:
+        """Return the connection of the one client, when it has agreed."""
+
+        async def is_one() -> bool:
+            return [type(guest) for guest in self.listener.connections] == [Connection]
+
+        await until(is_one)
+        return cast("Connection", next(iter(self.listener.connections)))
+
+    async def looks(self) -> None:
+        """Wait until the watch has looked at all connections."""
+        for _ in range(2):
+            self._look.clear()
+            await self._look.wait()
+
+    async def tick(self, _: float) -> None:
+        self._look.set()
+        await asyncio.sleep(0.005)
 
     async def ask(self) -> bytes:
         context = ssl.create_default_context(cadata=AUTHORITY.cert.decode())
@@ -79,12 +117,10 @@ async def port() -> AsyncIterator[Port]:
 
 @asynccontextmanager
 async def _open(port: Port) -> AsyncIterator[None]:
-    async def tick(_: float) -> None:
-        await asyncio.sleep(0.005)
-
     server = await asyncio.get_running_loop().create_server(port.listener, "127.0.0.1", 0)
+    server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     port.number = server.sockets[0].getsockname()[1]
-    watch = asyncio.create_task(port.listener.watch(tick))
+    watch = asyncio.create_task(port.listener.watch(port.tick))
     try:
         yield
     finally:
@@ -136,3 +172,84 @@ async def test_who_leaves_in_the_middle_is_forgotten(port: Port) -> None:
     await port.holds(1)
     port.writers[0].close()
     await port.holds(0)
+
+
+def has_ended(client: ssl.SSLSocket) -> bool:
+    """Tell whether the other end has let go of the connection: not only said so, and waited for a word."""
+    try:
+        while socket.socket.recv(client, 65_536):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_who_makes_room_has_no_descriptor_any_more_although_it_says_no_last_word(port: Port) -> None:
+    with ExitStack() as stack:
+        made = [await asyncio.to_thread(stack.enter_context, port.agreed()) for _ in range(2 * ROOM)]
+        await port.holds(ROOM)
+        for client in made[:ROOM]:
+            assert await asyncio.to_thread(has_ended, client)
+
+
+async def test_who_makes_room_in_the_middle_of_a_head_hears_why_and_is_ended_after_a_moment(port: Port) -> None:
+    with ExitStack() as stack:
+        slow = await asyncio.to_thread(stack.enter_context, port.agreed())
+        slow.sendall(ASKING[:10])
+        connection = await port.only()
+
+        async def has_come() -> bool:
+            return connection._has_begun
+
+        await until(has_come)
+        for _ in range(ROOM):
+            await asyncio.to_thread(stack.enter_context, port.agreed())
+        assert (await asyncio.to_thread(slow.recv, 12)) == b"HTTP/1.1 503"
+        await port.holds(ROOM)
+        port.now += LINGER_S + 0.1
+        assert await asyncio.to_thread(has_ended, slow)
+
+
+@pytest.mark.parametrize("size", range(0, 200_000, 20_000))
+async def test_a_last_answer_arrives_whole_although_its_reader_pauses(port: Port, size: int) -> None:
+    """Where there is the rest of it when the reader pauses depends on the size: with TLS, below it, or on the way."""
+    with ExitStack() as stack:
+        client = await asyncio.to_thread(stack.enter_context, port.agreed())
+        client.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
+        connection = await port.only()
+
+        async def is_leaving() -> bool:
+            return connection.transport is None or connection.transport.is_closing()
+
+        await until(is_leaving)
+        port.now += LINGER_S + 0.1
+        await port.looks()
+        answer = await asyncio.to_thread(all_of, client)
+        assert len(answer.partition(b"\r\n\r\n")[2]) == size
+
+
+def all_of(client: ssl.SSLSocket) -> bytes:
+    received = bytearray()
+    while piece := client.recv(65_536):
+        received += piece
+    return bytes(received)
+
+
+async def test_where_no_descriptor_is_left_a_newcomer_is_closed_and_nothing_is_told(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    def none_left(_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", none_left)
+        reader = await port.silent()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    assert await port.ask() == b"https"
+    assert told == []

@@ -11,7 +11,7 @@ from aiohttp.base_protocol import BaseProtocol
 from sidecar.edge.http.intake import Intake
 from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import answer_to_bad_head
-from sidecar.sockets import has_unread, reset_when_closed
+from sidecar.sockets import has_unread, has_unsent, reset_when_closed
 
 HEAD_S: Final = 10.0
 """How long a request's head may take from its first byte on, and a new connection until its first request's."""
@@ -30,7 +30,7 @@ class House(Protocol):
 
     `is_draining`: each answer is the last of its connection. `is_closing`: who asks nothing is to leave. `now` is in
     seconds and never goes back. `admits` takes a connection in, unless there is no room; `sees_out` tells whether it
-    may stay for a moment after its last answer.
+    may stay for a moment after its last answer, `counts` whether it still has a place, be it there.
     """
 
     is_draining: bool
@@ -45,6 +45,8 @@ class House(Protocol):
     def admits(self, connection: Connection) -> bool: ...
 
     def sees_out(self, connection: Connection) -> bool: ...
+
+    def counts(self, connection: Connection) -> bool: ...
 
     def note_waiting(self, connection: Connection, *, waits: bool = True) -> None: ...
 
@@ -88,6 +90,14 @@ class Connection(BaseProtocol):
     def waiting_bytes(self) -> int:
         """How much was written that the system has not taken."""
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    @property
+    def _has_more_to_send(self) -> bool:
+        """Whether closing at once takes something from the client; a transport doesn't tell what is below TLS."""
+        if self.waiting_bytes or self.transport is None or not self.is_encrypted:
+            return bool(self.waiting_bytes)
+        connected = self.transport.get_extra_info("socket")
+        return connected is not None and has_unsent(connected)
 
     @property
     def is_last_answer(self) -> bool:
@@ -151,8 +161,15 @@ class Connection(BaseProtocol):
             await self._drain_helper()
 
     def close(self) -> None:
-        """Close when what was written is sent."""
-        if self.transport is not None and not self.transport.is_closing():
+        """Close when what was written is sent.
+
+        TLS waits for the client's last word (RFC 8446 section 6.1), which may never come: only where that is counted.
+        """
+        if self.transport is None:
+            return
+        if self.is_encrypted and not self._house.counts(self):
+            self.transport.abort()
+        elif not self.transport.is_closing():
             self._intake.takes_more, self._is_leaving, self._since = False, True, self._house.now()
             self.transport.close()
 
@@ -176,7 +193,7 @@ class Connection(BaseProtocol):
         transport = self.transport
         if transport is None or transport.is_closing() or self._is_leaving:
             return
-        if not transport.can_write_eof() or not self._house.sees_out(self):
+        if not self._house.sees_out(self) or not transport.can_write_eof():
             self.close()
             return
         self._intake.takes_more, self._is_leaving, self._since = False, True, self._house.now()
@@ -203,7 +220,7 @@ class Connection(BaseProtocol):
             if now - self._stalled_since > STALL_S:
                 self.abort(STALLED)
         elif self._is_leaving:
-            if now - self._since > (STALL_S if self.waiting_bytes else LINGER_S):
+            if now - self._since > (STALL_S if self._has_more_to_send else LINGER_S):
                 transport.abort()
         elif self._serving is None and now - self._since > self._patience_s:
             self.give_up(408)
@@ -215,7 +232,7 @@ class Connection(BaseProtocol):
         """
         if self.waiting_bytes:
             self.abort(STALLED)
-        elif self._has_begun:
+        elif self._has_begun and not self._is_leaving:
             self._refuse(status)
         else:
             self.close()

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from sidecar.edge.http.connection import HEAD_S, LINGER_S, Connection
+from sidecar.edge.http.connection import HEAD_S, LINGER_S, STALL_S, Connection
 
 Connect = Callable[[Callable[[], None]], Connection]
 
@@ -45,9 +45,13 @@ class Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The event loops speak TLS from a connection's first byte on, or not reliably: this transport lets go of it.
-        taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        try:
+            taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError:  # no descriptor is left
+            return
+        finally:
+            cast("asyncio.Transport", transport).abort()
         taken.setblocking(False)
-        cast("asyncio.Transport", transport).abort()
         if not self._house.admits(self):
             taken.close()  # there is no way yet to say why
             return
@@ -74,9 +78,13 @@ class Handshake(asyncio.Protocol):
 
     async def _agree(self, client: socket.socket) -> None:
         try:
-            # Its own deadline is twice ours: the listener's watch ends those that are late.
+            # Its own deadlines are twice ours: the listener's watch ends those that are late.
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._connect(self._leave), client, ssl=self._context, ssl_handshake_timeout=2 * HEAD_S
+                lambda: self._connect(self._leave),
+                client,
+                ssl=self._context,
+                ssl_handshake_timeout=2 * HEAD_S,
+                ssl_shutdown_timeout=2 * STALL_S,
             )
         except OSError:
             self._house.note_bad_handshake()

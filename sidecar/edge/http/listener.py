@@ -108,6 +108,10 @@ class Listener:
         self._leaving.add(connection)
         return True
 
+    def counts(self, connection: Connection) -> bool:
+        """Tell whether a connection has a place, be it among those that are seen out."""
+        return connection in self.connections or connection in self._leaving
+
     def note_waiting(self, connection: Guest, *, waits: bool = True) -> None:
         """Take note of which connections wait for a request."""
         if waits:
