@@ -227,7 +227,7 @@ class Auditor(Protocol):
         """
         ...
 
-    def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None, size: int = 0) -> None:
+    def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None) -> None:
         """Record what was let through or done."""
         ...
 

@@ -78,7 +78,8 @@ def _digest(args: argparse.Namespace) -> Outcome:
         arguments = strictjson.loads(sys.stdin.buffer.read())
     except Denial as denial:
         raise CommandError.refused(denial) from denial
-    members = Recorder("digest", redact).about(arguments)
+    recorder = Recorder("digest", redact)
+    members = recorder.about(recorder.render(arguments))
     return Outcome(members, members["arguments_digest"])
 
 

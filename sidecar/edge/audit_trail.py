@@ -20,17 +20,28 @@ from sidecar.denials import Overloaded
 from sidecar.edge.audit_file import AuditFile
 from sidecar.faults import place_of
 from sidecar.model import IdentityKey
-from sidecar.policy.audit import CATALOGUE, DROPPED, MANAGEMENT, REFUSAL, WRITE, Allowance, Recorder, Scribe, moment
+from sidecar.policy.audit import (
+    CATALOGUE,
+    DROPPED,
+    MANAGEMENT,
+    MOST_ARGUMENT_BYTES,
+    REFUSAL,
+    WRITE,
+    Allowance,
+    Recorder,
+    Scribe,
+    moment,
+)
 
 MAX_WAITING: Final = 10_000
 """Records that wait while they can't be written; refusals take no more than half."""
 MAX_WAITING_BYTES: Final = 33_554_432
-"""Messages whose arguments are not hashed yet."""
+"""Arguments of all that waits, as text."""
 BURST: Final = 1000
 PER_S: Final = 50.0
 """Refusals recorded at once, and then each second: of callers that are known, and as many of those that are not."""
 _TELLS_EACH_S: Final = 1.0
-_TOO_MUCH: Final = "[too much waited to be recorded]"
+_TOO_MUCH: Final = b'"[too much waited to be recorded]"'
 
 Report = Callable[[str | None, int], None]
 """Hears why records can't be written, None once they can be again, and how many wait."""
@@ -39,8 +50,7 @@ Report = Callable[[str | None, int], None]
 @dataclass(frozen=True, slots=True)
 class _Entry:
     record: Mapping[str, Any]
-    arguments: Any = field(default=None, repr=False)
-    size: int = 0
+    arguments: bytes | None = field(default=None, repr=False)
 
 
 class AuditTrail:
@@ -71,8 +81,11 @@ class AuditTrail:
         self._max_waiting = max_waiting
         self._queue: list[_Entry] = []
         self._queue_bytes = 0
+        self._batch_bytes = 0
+        """Of what was taken from the queue and is being written."""
         self._ready: list[dict[str, Any]] = []
         """Hashed and not yet written; the thread's own."""
+        self._ready_bytes = 0
         self._waiting = 0
         self._allowances = {known: Allowance(BURST, PER_S) for known in (True, False)}
         self._omits = False
@@ -116,21 +129,18 @@ class AuditTrail:
     def refusal(self, kind: str, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
         """Record a refusal, unless there are too many of them: then it is counted."""
         allowance = self._allowances[is_known]
-        has_room = self._waiting < self._max_waiting // 2 and self._queue_bytes + size <= MAX_WAITING_BYTES
-        if has_room and allowance.take(time.monotonic()):
-            self._put(kind, members, arguments, size)
+        if self._waiting < self._max_waiting // 2 and self._fits(size) and allowance.take(time.monotonic()):
+            self._put(kind, members, None if arguments is None else self._recorder.render(arguments))
         else:
-            allowance.omit(str(members["reason"]))
-            self._counts.dropped += 1
-            if not self._omits:
-                self._omits = True
-                self._wake.set()
+            self._omit(allowance, str(members["reason"]))
 
-    def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None, size: int = 0) -> None:
-        """Record what was let through or done."""
-        if self._queue_bytes + size > MAX_WAITING_BYTES:
-            arguments, size = (None if arguments is None else _TOO_MUCH), 0
-        self._put(kind, members, arguments, size)
+    def act(self, kind: str, members: Mapping[str, Any], *, arguments: Any = None) -> None:
+        """Record what was let through or done; what was done although there was no room, up to as much again."""
+        if self._waiting >= 2 * self._max_waiting:
+            self._omit(self._allowances[True], str(members.get("act", kind)))
+            return
+        text = None if arguments is None else self._recorder.render(arguments)
+        self._put(kind, members, text if text is None or self._fits(len(text)) else _TOO_MUCH)
 
     def require_room(self, size: int = 0) -> None:
         """Return if what is about to be done can be recorded.
@@ -138,12 +148,22 @@ class AuditTrail:
         Raises:
             Overloaded: records can't be written, and as many wait as may.
         """
-        if self._waiting >= self._max_waiting or self._queue_bytes + size > MAX_WAITING_BYTES:
+        if self._waiting >= self._max_waiting or not self._fits(size):
             raise Overloaded("audit_full", detail=f"{self._waiting} audit records wait to be written")
 
-    def _put(self, kind: str, members: Mapping[str, Any], arguments: Any, size: int) -> None:
-        self._queue.append(_Entry({"time": moment(time.time()), "kind": kind, **members}, arguments, size))
-        self._queue_bytes += size
+    def _fits(self, size: int) -> bool:
+        return self._queue_bytes + self._batch_bytes + self._ready_bytes + size <= MAX_WAITING_BYTES
+
+    def _omit(self, allowance: Allowance, reason: str) -> None:
+        allowance.omit(reason)
+        self._counts.dropped += 1
+        if not self._omits:
+            self._omits = True
+            self._wake.set()
+
+    def _put(self, kind: str, members: Mapping[str, Any], arguments: bytes | None = None) -> None:
+        self._queue.append(_Entry({"time": moment(time.time()), "kind": kind, **members}, arguments))
+        self._queue_bytes += 0 if arguments is None else len(arguments)
         self._waiting += 1
         self._wake.set()
 
@@ -168,12 +188,15 @@ class AuditTrail:
         if self._omits and not self.is_failing and (loop.time() >= self._tells_at or self._closing.is_set()):
             self._tells_at = loop.time() + _TELLS_EACH_S
             self._tell_omitted()
-        batch, self._queue, self._queue_bytes = self._queue, [], 0
+        batch, self._queue = self._queue, []
+        self._batch_bytes, self._queue_bytes = self._queue_bytes, 0
         try:
             written, problem = await loop.run_in_executor(self._thread, self._write_batch, batch, add)
         except Exception as fault:  # whatever it is, the audit has stopped, and that is told
             self._failed(str(fault) if isinstance(fault, OSError) else place_of(fault))
             return False
+        finally:
+            self._batch_bytes = 0
         self._waiting -= written.total()
         self._counts.records.update(written)
         if problem is not None:
@@ -196,16 +219,19 @@ class AuditTrail:
             reasons = allowance.told()
             if reasons:
                 members = {"known_callers": is_known, "count": sum(reasons.values()), "reasons": reasons}
-                self._put(DROPPED, members, None, 0)
+                self._put(DROPPED, members)
 
     def _write_batch(self, batch: list[_Entry], add: Callable[[], None]) -> tuple[Counter[str], str | None]:
         """Run in the thread: return how many records of each kind were written, and why they may not last."""
         for entry in batch:
-            about = {} if entry.arguments is None else self._recorder.about(entry.arguments)
+            about = self._recorder.about(entry.arguments)
             self._ready.append({**entry.record, **about})
+            if "arguments" in about:
+                self._ready_bytes += min(len(entry.arguments or b""), MOST_ARGUMENT_BYTES)
         add()
         written = Counter(str(record["kind"]) for record in self._ready)
         self._ready.clear()
+        self._ready_bytes = 0
         try:
             if add == self._checkpoint:
                 self._file.sync()

@@ -21,7 +21,7 @@ import orjson
 
 from sidecar.model import Action, IdentityKey
 from sidecar.policy.identity import sealer
-from sidecar.policy.redaction import REDACTED, redacted
+from sidecar.policy.redaction import REDACTED, may_hold_credential, redacted
 
 START: Final = "start"
 CHECKPOINT: Final = "checkpoint"
@@ -102,17 +102,24 @@ class Recorder:
         self.form = form
         self._redact = re.compile("|".join(fnmatch.translate(name.casefold()) for name in redact)) if redact else None
 
-    def about(self, arguments: Any) -> dict[str, Any]:
-        """Return the members that speak of these arguments."""
-        if self.form == "none":
+    def render(self, arguments: Any) -> bytes | None:
+        """Return what is to wait of these arguments, which are a JSON value: their text, names sorted, or nothing.
+
+        Parsed, they take up to thirty times as much memory. Nothing of them is looked at here, only in `about`.
+        """
+        return None if self.form == "none" else orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+
+    def about(self, text: bytes | None) -> dict[str, Any]:
+        """Return the members that speak of the arguments that were rendered so, the text as an `orjson.Fragment`."""
+        if text is None:
             return {}
-        shown = self._redacted(arguments)
-        text = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)
-        members = {"arguments_digest": f"sha-256:{digest(text)}"}
-        if self.form == "digest":
-            return members
-        too_long = len(text) > MOST_ARGUMENT_BYTES
-        return {**members, "arguments": f"[{len(text)} bytes, too long to be kept]" if too_long else shown}
+        if self._redact is not None or may_hold_credential(text):
+            text = orjson.dumps(self._redacted(orjson.loads(text)), option=orjson.OPT_SORT_KEYS)
+        members: dict[str, Any] = {"arguments_digest": f"sha-256:{digest(text)}"}
+        if self.form == "full":
+            too_long = len(text) > MOST_ARGUMENT_BYTES
+            members["arguments"] = f"[{len(text)} bytes, too long to be kept]" if too_long else orjson.Fragment(text)
+        return members
 
     def _redacted(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -120,7 +127,9 @@ class Recorder:
         if isinstance(value, list):
             return [self._redacted(item) for item in value]
         if isinstance(value, dict):
-            return {name: REDACTED if self._hides(name) else self._redacted(item) for name, item in value.items()}
+            return {
+                redacted(name): REDACTED if self._hides(name) else self._redacted(item) for name, item in value.items()
+            }
         return value
 
     def _hides(self, name: str) -> bool:

@@ -151,6 +151,25 @@ async def test_the_request_ids_are_those_of_the_log(start: Start, path: Path) ->
     assert [one["request_id"] for one in await found(bed, path)] == logged
 
 
+@pytest.mark.parametrize("secret", ["mcp_" + "a" * 46, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0."])
+async def test_a_credential_is_in_neither_audit_nor_log_wherever_the_client_put_it(
+    start: Start, path: Path, secret: str
+) -> None:
+    bed = await start(**audit(path, arguments="full"))
+    for message in (
+        tool_call(secret),
+        request(secret, {"u": 1}),
+        tool_call("put", **{secret: 1}, x=secret),
+        request("tools/call", {"name": "put", "arguments": {"deep": [{f"a{secret}": secret}]}}),
+    ):
+        answer = await bed.post(message, token=bed.token(), headers=(("X-Request-Id", secret),))
+        assert secret not in answer.headers["X-Request-Id"]
+    assert len(await found(bed, path)) == 4
+    assert secret not in json.dumps(records(path))
+    assert len(bed.accesses()) == 4
+    assert secret not in json.dumps(bed.records())
+
+
 @pytest.mark.parametrize("form", ["none", "digest", "full"])
 async def test_arguments_are_kept_as_configured_and_never_what_is_to_be_redacted(
     start: Start, path: Path, form: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -86,7 +87,7 @@ def refuse(kept: Kept, *, is_known: bool = False, size: int = 0) -> None:
 async def test_what_it_is_told_is_written_in_order_and_soon(keep: Keep) -> None:
     kept = await keep()
     for number in range(100):
-        kept.trail.act("write", {"number": number}, arguments={"n": number}, size=10)
+        kept.trail.act("write", {"number": number}, arguments={"n": number})
     await kept.until(lambda: len(kept.records()) == 101)
     await kept.until(lambda: kept.metric("records_total", kind="write") == 100)
     assert [one["number"] for one in kept.records()[1:]] == [*range(100)]
@@ -179,19 +180,60 @@ async def test_nothing_is_let_through_whose_record_finds_no_room_and_refusals_ta
     assert kinds(kept.path).count("write") == 3
 
 
-async def test_large_messages_wait_up_to_a_number_of_bytes(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_arguments_wait_up_to_a_number_of_bytes_as_text(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_trail, "MAX_WAITING_BYTES", 1000)
     kept = await keep()
-    kept.trail.act("write", {"number": 1}, arguments={"a": 1}, size=900)
+    kept.trail.act("write", {"number": 1}, arguments="x" * 898)
     kept.trail.require_room(100)
     with pytest.raises(Overloaded):
         kept.trail.require_room(101)
     refuse(kept, size=101)
-    kept.trail.act("write", {"number": 2}, arguments={"a": 1}, size=101)
+    kept.trail.act("write", {"number": 2}, arguments="x" * 99)
     await kept.until(lambda: kept.metric("waiting") == 0)
     kept.trail.require_room(1000)
-    assert [one["arguments"] for one in kept.records()[1:3]] == [{"a": 1}, "[too much waited to be recorded]"]
+    assert [one["arguments"] for one in kept.records()[1:3]] == ["x" * 898, "[too much waited to be recorded]"]
     assert kept.metric("dropped_total") == 1
+
+
+async def test_what_waits_for_a_full_disk_counts_too(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_trail, "MAX_WAITING_BYTES", 1000)
+    kept = await keep()
+    with full_disk(kept.path):
+        kept.trail.act("write", {}, arguments="x" * 898)
+        await kept.until(lambda: (kept.metric("failures_total") or 0) >= 2)
+        with pytest.raises(Overloaded):
+            kept.trail.require_room(101)
+    await kept.until(lambda: kept.metric("waiting") == 0)
+    kept.trail.require_room(1000)
+
+
+async def test_parsed_arguments_are_not_kept_until_they_are_hashed(keep: Keep) -> None:
+    """Parsed, they take up to thirty times the memory of their text."""
+
+    class Counted(dict[str, Any]):
+        pass
+
+    kept = await keep(flush_s=60.0)
+    arguments = Counted(a=["ab"] * 1000)
+    held = weakref.ref(arguments)
+    kept.trail.act("write", {}, arguments=arguments)
+    kept.trail.refusal("refusal", WHO, arguments=arguments, size=10, is_known=True)
+    del arguments
+    assert held() is None
+    await kept.trail.aclose()
+    assert [len(one["arguments"]["a"]) for one in kept.records()[1:3]] == [1000, 1000]
+
+
+async def test_what_is_done_while_there_is_no_room_waits_up_to_as_much_again_and_is_then_counted(keep: Keep) -> None:
+    kept = await keep(max_waiting=3)
+    with full_disk(kept.path):
+        for _ in range(10):
+            kept.trail.act("management", {"act": "revoke_key"})
+        assert kept.metric("waiting") == 6
+    await kept.until(lambda: "dropped" in kinds(kept.path))
+    assert kinds(kept.path).count("management") == 6
+    (dropped,) = (one for one in kept.records() if one["kind"] == "dropped")
+    assert dropped["reasons"] == {"revoke_key": 4}
 
 
 async def test_a_disk_that_lost_what_was_written_is_told(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:

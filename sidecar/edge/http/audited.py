@@ -56,7 +56,7 @@ class Audited:
             return
         self._auditor.require_room(progress.body_bytes)
         members = {**_who_and_what(exchange, label), "decision": "allowed"}
-        self._auditor.act(audit.WRITE, members, arguments=audit.arguments_of(progress.action), size=progress.body_bytes)
+        self._auditor.act(audit.WRITE, members, arguments=audit.arguments_of(progress.action))
 
     def definitions(self, members: Mapping[str, Any]) -> None:
         """Record what became of the definitions of tools."""
@@ -82,7 +82,7 @@ class Audited:
 
 
 def _who_and_what(exchange: Exchange, label: str) -> dict[str, Any]:
-    facts, principal, action = exchange.facts, exchange.progress.principal, exchange.progress.action
+    facts, principal = exchange.facts, exchange.progress.principal
     return {
         "request_id": facts.request_id,
         "account": None if principal is None else principal.account,
@@ -91,6 +91,5 @@ def _who_and_what(exchange: Exchange, label: str) -> dict[str, Any]:
         "client_id": None if principal is None else principal.client_id,
         "client": facts.client,
         "route": label,
-        "method": (action.method if action is not None else "") or facts.method,
-        "tool": None if action is None else action.tool,
+        **exchange.asked_for(),
     }

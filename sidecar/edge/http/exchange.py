@@ -18,6 +18,7 @@ from sidecar.edge.http.response import Response
 from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import Https, IpNetwork
+from sidecar.policy.redaction import redacted
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GLANCE_BYTES: Final = 65_536
@@ -107,6 +108,15 @@ class Exchange:
             return None
         headers.require_json(self.facts.headers)
         return await self.body(max_body_bytes, timeout_s)
+
+    def asked_for(self) -> dict[str, str | None]:
+        """Return the method (of JSON-RPC, or else of HTTP) and the tool, as they may be written down."""
+        action = self.progress.action
+        tool = None if action is None else action.tool
+        return {
+            "method": redacted((action.method if action is not None else "") or self.facts.method),
+            "tool": None if tool is None else redacted(tool),
+        }
 
     def require_no_body(self) -> None:
         """Raise InvalidRequest when a body came with a method that has none."""
@@ -216,7 +226,7 @@ def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...], https: Http
     collected, repeated = headers.collect(request.take_headers())
     path, mark, query = request.target.partition("?")
     presented = collected.get("x-request-id")
-    chosen = presented if presented is not None and _REQUEST_ID.fullmatch(presented) else os.urandom(16).hex()
+    chosen = presented if presented is not None and _is_request_id(presented) else os.urandom(16).hex()
     return RequestFacts(
         request.method,
         path,
@@ -229,3 +239,8 @@ def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...], https: Http
         request.is_encrypted
         or addresses.is_secure(https, request.remote, collected.get("x-forwarded-proto"), trusted_proxies),
     )
+
+
+def _is_request_id(presented: str) -> bool:
+    """Tell whether it will do; a credential would go from there into logs, here and upstream."""
+    return _REQUEST_ID.fullmatch(presented) is not None and redacted(presented) == presented

@@ -6,6 +6,7 @@ import time
 
 from sidecar.edge.http.exchange import Exchange
 from sidecar.policy import shadow
+from sidecar.policy.redaction import redacted
 from sidecar.ports import Observer
 
 
@@ -18,7 +19,7 @@ def record(
 ) -> None:
     """Take note of a finished request: its line in the log, and what is counted of it. A refusal is the outcome."""
     facts, progress = exchange.facts, exchange.progress
-    principal, action, denial = progress.principal, progress.action, exchange.denial
+    principal, denial = progress.principal, exchange.denial
     outcome = outcome if denial is None else denial.error_type.lower()
     seconds = time.perf_counter() - exchange.started
     own_s = seconds if exchange.own_s is None else exchange.own_s
@@ -28,8 +29,7 @@ def record(
         "principal": None if principal is None else principal.subject,
         "route": label,
         "era": facts.era,
-        "method": (action.method if action is not None else "") or facts.method,
-        "tool": None if action is None else action.tool,
+        **exchange.asked_for(),
         "outcome": outcome,
         "reason": exchange.ended_by if denial is None else denial.reason,
         "status": status,
@@ -37,7 +37,7 @@ def record(
         "upstream_ms": None if exchange.upstream_s is None else _ms(exchange.upstream_s),
     }
     if denial is not None and denial.detail is not None:
-        members["detail"] = denial.detail
+        members["detail"] = redacted(denial.detail)
     shadowed: tuple[str, ...] = ()
     if progress.shadows:
         members |= shadow.members(progress.shadows)
