@@ -27,7 +27,9 @@ What follows the last signature is counted as not proven, which is no fault. Nor
 end: its process runs, or was killed. What no file can show is that it was cut off after a signature:
 compare the time of the last one with when the process ran.
 
-Name rotated files before the present one, the oldest first; .gz is read, too. With --keys no settings
+Name rotated files before the present one, the oldest first; .gz is read, too. Each says from which records
+it goes on, and these must be in a file that was named; only the first may go on from one that was not, and
+then it is not said that nothing is missing: so it is also when a file was emptied. With --keys no settings
 are needed: what /.well-known/sidecar-keys.json serves will do, and for hmac-sha256
 {"keys": [{"kty": "oct", "kid": "k1", "k": "base64url of the secret"}]}. Keep the public halves of keys
 that are no longer in use, or the records of their time can't be checked.
@@ -107,8 +109,21 @@ def _text(proof: Proof) -> str:
     told += [f"WRONG: {_finding(one)}" for one in proof.problems[:_MOST_SHOWN]]
     if len(proof.problems) > _MOST_SHOWN:
         told.append(f"and {len(proof.problems) - _MOST_SHOWN} more; --json has all")
-    told.append("The audit is NOT as it was written." if proof.problems else "Nothing is missing or changed.")
-    return "\n".join(told)
+    told.append(_summary(proof))
+    return "\n".join(map(_inert, told))
+
+
+def _summary(proof: Proof) -> str:
+    if proof.problems:
+        return "The audit is NOT as it was written."
+    if proof.goes_on:
+        return "What is here is unchanged, but goes on from records that are not: name the files before it, too."
+    return "Nothing is missing or changed."
+
+
+def _inert(text: str) -> str:
+    """Write what a terminal might obey, or show as something else, as an escape: the file may be anybody's work."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _finding(one: Finding) -> str:

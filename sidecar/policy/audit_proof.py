@@ -77,6 +77,8 @@ class Proof:
         self.chains: dict[str, ChainFound] = {}
         self.problems: list[Finding] = []
         self.notes: list[Finding] = []
+        self.goes_on = False
+        """The first file goes on from one that is not here: records before it may be missing."""
         self._before: str | None = None
         self._unreadable: Finding | None = None
 
@@ -171,8 +173,13 @@ class Proof:
         earlier = self.chains.get(str(continues.get("chain")))
         named, seq = continues.get("chain"), continues.get("seq")
         if earlier is None:
-            message = f"goes on from record {seq} of chain {named}, which is in an earlier file"
-            self.notes.append(Finding(self._file.file, self._file.lines, "continues", message))
+            message = f"goes on from record {seq} of chain {named}, which is not here"
+            if len(self.files) > 1:
+                self._problem("records_missing", f"{message}: a file before this one is missing, or was emptied")
+            else:
+                self.goes_on = True
+                message = f"{message}: it is in an earlier file, or was removed from this one"
+                self.notes.append(Finding(self._file.file, self._file.lines, "continues", message))
         elif (earlier.seq, earlier.hash) != (seq, continues.get("hash")):
             self._problem("records_missing", f"chain {named} went on to record {seq}; here it ends with {earlier.seq}")
         elif earlier.status == "open":

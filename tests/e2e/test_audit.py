@@ -386,6 +386,20 @@ async def test_an_auditor_elsewhere_needs_the_published_keys_alone(
     assert (code, "must hold a JWK set" in errors) == (1, True)
 
 
+async def test_what_stands_in_a_file_does_nothing_to_the_terminal_it_is_shown_on(
+    start: Start, path: Path, tmp_path: Path
+) -> None:
+    bed = await start(**audit(path))
+    await bed.sidecar.stop()
+    forged = {"chain": "a\r\x9b2J", "time": "2026-01-01T00:00:00Z", "kind": "write\x1b[2J\u202e\nNothing", "seq": 1}
+    rewrite(path, [*lines(path), json.dumps({**forged, "prev": None, "keyid": "\x1b[8m"}).encode() + b"\n"])
+    file = tmp_path / "config.yaml"
+    file.write_text(config_text(bed.settings))
+    code, output, _ = await run_cli(file, "audit", "verify")
+    assert (code, "write\\x1b[2J\\u202e\\nNothing" in output, "a\\r\\x9b2J" in output) == (1, True, True)
+    assert all(line.isprintable() for line in output.splitlines())
+
+
 async def test_other_identity_keys_sign_once_the_settings_are_read_again(
     start: Start, path: Path, tmp_path: Path
 ) -> None:

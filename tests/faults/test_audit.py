@@ -138,6 +138,33 @@ async def test_a_file_that_is_rotated_while_it_is_written_to_is_whole_on_both_si
     assert (alone.code, alone.notes) == (0, ["continues"])
 
 
+async def test_a_rotated_file_that_is_left_out_and_one_that_was_emptied_are_missed(
+    serve: Serve, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, old = await serve(audit={"file": str(path)}), [path.with_suffix(f".{number}") for number in (1, 2, 3)]
+    for moved in old:
+        await put(service)
+        await until_recorded(path, "write", 1)
+        os.rename(path, moved)
+    await put(service)
+    await until_recorded(path, "write", 1)
+    whole = Verified(capsys, tmp_path, *old, path)
+    assert (whole.code, whole.problems, "continues" in whole.notes) == (0, [], False)
+    without = Verified(capsys, tmp_path, old[0], old[2], path)
+    assert (without.code, without.problems) == (1, ["records_missing"])
+
+    os.truncate(path, 0)
+    await put(service)
+    await until_recorded(path, "write", 1)
+    emptied = Verified(capsys, tmp_path, *old, path)
+    assert (emptied.code, emptied.problems) == (1, ["records_missing"])
+    assert Verified(capsys, tmp_path).notes == ["continues", "unproven", "open"]
+    main(["audit", "verify", "--config", str(tmp_path / "config.yaml")])
+    told = capsys.readouterr().out
+    assert "Nothing is missing" not in told
+    assert "goes on from records that are not" in told
+
+
 @contextlib.asynccontextmanager
 async def full_disk(service: Service, path: Path) -> AsyncIterator[None]:
     """Let no file of the process grow beyond what this one is now."""

@@ -250,6 +250,14 @@ def test_a_chain_that_goes_on_in_another_file_is_told_so_and_with_both_at_hand_i
     assert [found.what for found in proof.notes] == ["unproven"]
 
 
+def test_a_file_that_is_left_out_or_was_emptied_is_missed_by_any_file_but_the_first() -> None:
+    _, new = rotated()
+    other = Writers().add("c", "start").add("c", "end").lines
+    assert problems(other, new) == ["records_missing"]
+    assert problems(new, other) == []
+    assert (proof_of(new).goes_on, proof_of(other).goes_on, proof_of(other, new).goes_on) == (True, False, False)
+
+
 def test_an_old_file_that_lost_its_end_is_found_with_the_new_one() -> None:
     old, new = rotated()
     assert problems(old[:-1], new) == ["records_missing"]
