@@ -477,3 +477,11 @@ def test_a_port_that_is_taken_is_a_failure_in_words(sidecar: Run, tmp_path: Path
         ran = process(tmp_path, "serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
     assert ran.code == 1
     assert "Traceback" not in ran.err
+
+
+def test_who_ends_something_in_a_store_that_is_only_now_made_is_told(sidecar: Run, tmp_path: Path) -> None:
+    """An emergency, and the wrong directory: it must not look done."""
+    ran = sidecar("tokens", "revoke", "--account", "acme")
+    assert f"there is no store at {tmp_path}" in ran.err
+    assert "no running sidecar hears of this" in ran.err
+    assert sidecar("tokens", "revoke", "--account", "acme").err == ""

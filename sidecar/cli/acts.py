@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 from sidecar import app, auditing
@@ -41,7 +42,8 @@ def acting(act: Act, changes: str = "") -> Run:
 
 def _run(act: Act, changes: str, args: argparse.Namespace) -> Outcome:
     config, missing = load_settings(args)
-    write_warnings(missing, as_json=args.json)
+    elsewhere = _about_a_new_store(config) if changes.endswith("revoke") else ()
+    write_warnings((*missing, *elsewhere), as_json=args.json)
     return asyncio.run(_act(act, changes, args, config))
 
 
@@ -49,6 +51,16 @@ async def _act(act: Act, changes: str, args: argparse.Namespace, config: Config)
     async with app.open_store(config) as store, app.keyring(config, store) as keyring:
         with auditing.journal(config, changes) if changes else contextlib.nullcontext(_note_nothing) as note:
             return await act(args, Place(config, store, keyring, note))
+
+
+def _about_a_new_store(config: Config) -> Iterator[str]:
+    """Warn who ends something in a store that is only now to be made: most likely it is another directory's."""
+    path = config.store.sqlite_path
+    if path is not None and not Path(path).is_absolute() and not Path(path).exists():
+        yield (
+            f"there is no store at {Path(path).resolve()}, so no running sidecar hears of this: run it again in the "
+            "working directory of the one that is to"
+        )
 
 
 def _note_nothing(_: object) -> None:
