@@ -38,11 +38,14 @@ def client_address(peer: str, forwarded_for: str | None, trusted: tuple[IpNetwor
     return _group(address)
 
 
-def is_secure(https: Https, peer: str, forwarded_proto: str | None, trusted: tuple[IpNetwork, ...]) -> bool:
-    """Tell whether a request that came to us by plain HTTP may carry a credential.
+def is_secure(
+    https: Https, peer: str, forwarded_proto: str | None, trusted: tuple[IpNetwork, ...], *, is_encrypted: bool
+) -> bool:
+    """Tell whether a request may carry a credential; `is_encrypted`: it came to us by TLS.
 
-    With *auto* it may when the peer is this machine. What a trusted proxy says (`X-Forwarded-Proto`) comes before that:
-    it is secure when all of it is ``https``, for a proxy that appends to what the client sent must not be taken in.
+    Then it may; with *auto* also when the peer is this machine. What a trusted proxy says (`X-Forwarded-Proto`) comes
+    before both, for its client may have come otherwise than itself: it is secure when all of it is ``https``, for a
+    proxy that appends to what the client sent must not be taken in.
     """
     if https == "never":
         return True
@@ -50,7 +53,7 @@ def is_secure(https: Https, peer: str, forwarded_proto: str | None, trusted: tup
         address = _parse(peer)
         if address is not None and _is_trusted(address, trusted):
             return all(proto.strip().lower() == "https" for proto in forwarded_proto.split(","))
-    return https == "auto" and _is_loopback(peer)
+    return is_encrypted or (https == "auto" and _is_loopback(peer))
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,9 +37,11 @@ def trusting(authority: Authority, **versions: ssl.TLSVersion) -> ssl.SSLContext
     return context
 
 
-async def over_tls(bed: Bed, context: ssl.SSLContext) -> httpx.Response:
+async def over_tls(bed: Bed, context: ssl.SSLContext, headers: Mapping[str, str] | None = None) -> httpx.Response:
     async with httpx.AsyncClient(base_url=bed.sidecar.public_url_bound, verify=context, trust_env=False) as client:
-        return await client.post(JWT_ROUTE, json=request("ping"), headers=credentials(token=bed.token()))
+        return await client.post(
+            JWT_ROUTE, json=request("ping"), headers=[*credentials(token=bed.token()), *(headers or {}).items()]
+        )
 
 
 async def serial(bed: Bed, context: ssl.SSLContext | None = None) -> int | None:
@@ -170,6 +172,18 @@ async def test_credentials_by_plain_http_are_refused_where_others_may_have_read_
 async def test_over_tls_no_proxy_needs_to_say_anything(start: Start, tmp_path: Path) -> None:
     bed = await start(listen={"tls": OURS.certify().written(tmp_path, "sidecar")}, require_https="always")
     assert (await over_tls(bed, trusting(OURS))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "proto", "status"),
+    [("127.0.0.1/32", "http", 403), ("127.0.0.1/32", "https", 200), ("192.0.2.1/32", "http", 200)],
+)
+async def test_over_tls_a_proxy_is_believed_that_its_client_came_without(
+    start: Start, tmp_path: Path, trusted: str, proto: str, status: int
+) -> None:
+    bed = await start(listen={"tls": OURS.certify().written(tmp_path, "sidecar")}, trusted_proxies=[trusted])
+    answer = await over_tls(bed, trusting(OURS), {"X-Forwarded-Proto": proto})
+    assert answer.status_code == status
 
 
 @asynccontextmanager

@@ -78,4 +78,24 @@ AWAY = "198.51.100.1"
 def test_credentials_may_come_by_plain_http_only_where_nobody_is_thought_to_read_them(
     https: Https, trusted: tuple[IpNetwork, ...], peer: str, proto: str | None, expected: bool
 ) -> None:
-    assert is_secure(https, peer, proto, trusted) is expected
+    assert is_secure(https, peer, proto, trusted, is_encrypted=False) is expected
+
+
+@pytest.mark.parametrize(
+    ("https", "trusted", "peer", "proto", "expected"),
+    [
+        ("auto", NOBODY, AWAY, None, True),
+        ("auto", NOBODY, AWAY, "http", True),  # says who is nobody's proxy
+        ("auto", PROXIES, AWAY, "http", True),
+        ("always", PROXIES, AWAY, None, True),
+        ("always", PROXIES, "10.0.0.1", None, True),
+        ("always", PROXIES, "10.0.0.1", "https", True),
+        ("always", PROXIES, "10.0.0.1", "http", False),
+        ("auto", PROXIES, "10.0.0.1", "https, http", False),
+        ("never", PROXIES, "10.0.0.1", "http", True),
+    ],
+)
+def test_over_tls_a_proxy_is_believed_that_its_client_came_without(
+    https: Https, trusted: tuple[IpNetwork, ...], peer: str, proto: str | None, expected: bool
+) -> None:
+    assert is_secure(https, peer, proto, trusted, is_encrypted=True) is expected

@@ -236,8 +236,13 @@ def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...], https: Http
         addresses.client_address(request.remote, collected.get("x-forwarded-for"), trusted_proxies),
         chosen,
         jsonrpc.era_of(collected.get("mcp-protocol-version")),
-        request.is_encrypted
-        or addresses.is_secure(https, request.remote, collected.get("x-forwarded-proto"), trusted_proxies),
+        addresses.is_secure(
+            https,
+            request.remote,
+            collected.get("x-forwarded-proto"),
+            trusted_proxies,
+            is_encrypted=request.is_encrypted,
+        ),
     )
 
 
