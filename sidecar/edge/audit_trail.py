@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -27,19 +28,18 @@ from sidecar.policy.audit import (
     MOST_ARGUMENT_BYTES,
     REFUSAL,
     WRITE,
-    Allowance,
     Recorder,
     Scribe,
     moment,
 )
+from sidecar.policy.audit_allowance import Allowance
 
 MAX_WAITING: Final = 10_000
 """Records that wait while they can't be written; refusals take no more than half."""
 MAX_WAITING_BYTES: Final = 33_554_432
 """Arguments of all that waits, as text."""
-BURST: Final = 1000
-PER_S: Final = 50.0
-"""Refusals recorded at once, and then each second: of callers that are known, and as many of those that are not."""
+_LINKS_BYTES: Final = 400
+"""What a line has besides its members: links, time, kind and a digest, rounded up."""
 _TELLS_EACH_S: Final = 1.0
 _TOO_MUCH: Final = b'"[too much waited to be recorded]"'
 
@@ -87,7 +87,7 @@ class AuditTrail:
         """Hashed and not yet written; the thread's own."""
         self._ready_bytes = 0
         self._waiting = 0
-        self._allowances = {known: Allowance(BURST, PER_S) for known in (True, False)}
+        self._allowances = {is_known: Allowance() for is_known in (True, False)}
         self._omits = False
         self._tells_at = -math.inf
         """From when on, on the loop's clock, what was left out may be told again."""
@@ -128,8 +128,11 @@ class AuditTrail:
 
     def refusal(self, kind: str, members: Mapping[str, Any], *, arguments: Any, size: int, is_known: bool) -> None:
         """Record a refusal, unless there are too many of them: then it is counted."""
-        allowance = self._allowances[is_known]
-        if self._waiting < self._max_waiting // 2 and self._fits(size) and allowance.take(time.monotonic()):
+        allowance, caller = self._allowances[is_known], str(members.get("account" if is_known else "client"))
+        kept = min(size, MOST_ARGUMENT_BYTES) if self._recorder.form == "full" else 0
+        on_disk = _LINKS_BYTES + len(orjson.dumps(members)) + kept
+        has_room = self._waiting < self._max_waiting // 2 and self._fits(size)
+        if has_room and allowance.take(caller, on_disk, time.monotonic()):
             self._put(kind, members, None if arguments is None else self._recorder.render(arguments))
         else:
             self._omit(allowance, str(members["reason"]))
@@ -266,7 +269,11 @@ class _Counts(Collector):
         yield records
         for name, text, count in (
             ("sidecar_audit_failures", "Attempts to write audit records that failed.", self.failures),
-            ("sidecar_audit_dropped", "Refusals that were counted and not recorded one by one.", self.dropped),
+            (
+                "sidecar_audit_dropped",
+                "Refusals, and acts beyond all room, that were counted and not recorded one by one.",
+                self.dropped,
+            ),
         ):
             metric = Metric(name, text, "counter")
             metric.add_sample(f"{name}_total", {}, float(count))

@@ -11,7 +11,6 @@ import fnmatch
 import hashlib
 import re
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,38 +133,6 @@ class Recorder:
 
     def _hides(self, name: str) -> bool:
         return self._redact is not None and self._redact.match(name.casefold()) is not None
-
-
-class Allowance:
-    """So many refusals are recorded at once, and then so many each second: a storm of them must not fill the disk.
-
-    What was left out since it was last told is counted by reason.
-    """
-
-    def __init__(self, burst: int, per_s: float) -> None:
-        self._burst = burst
-        self._per_s = per_s
-        self._left = float(burst)
-        self._at = 0.0
-        self._omitted: Counter[str] = Counter()
-
-    def take(self, now: float) -> bool:
-        """Tell whether one more may be recorded, `now` being seconds of a clock that never goes back."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def omit(self, reason: str) -> None:
-        """Count one that is not recorded."""
-        self._omitted[reason] += 1
-
-    def told(self) -> dict[str, int]:
-        """Return how many were left out, by reason, and begin anew."""
-        omitted, self._omitted = self._omitted, Counter()
-        return dict(omitted)
 
 
 def arguments_of(action: Action | None) -> Any:

@@ -16,6 +16,7 @@ from sidecar.cli import main
 from sidecar.edge.audit_file import lines_of
 from sidecar.edge.audit_trail import AuditTrail
 from sidecar.model import IdentityKey
+from sidecar.policy import audit_allowance
 from tests.e2e.bed import KEYS, Bed, assert_refused, config_text, request, tool_call
 from tests.e2e.conftest import Start
 from tests.e2e.test_command_line import run_cli
@@ -141,6 +142,22 @@ async def test_refusals_and_writes_are_recorded_with_who_and_what_and_reads_are_
     digest = f"sha-256:{hashlib.sha256(json.dumps({'a': 1}, separators=(',', ':')).encode()).hexdigest()}"
     assert write["arguments_digest"] == scope["arguments_digest"] == digest
     assert "arguments_digest" not in stranger
+
+
+async def test_a_caller_that_is_refused_all_the_time_hides_nobody_elses_refusals(
+    start: Start, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_allowance, "OWN_BURST", 2)
+    monkeypatch.setattr(audit_allowance, "SHARED_BURST", 3)
+    bed = await start(**audit(path))
+    for caller in ["mallory"] * 20 + ["bob"]:
+        answer = await bed.post(tool_call("put"), token=bed.token(sub=caller, scope="mcp:tools:list"))
+        assert answer.status_code == 403
+    kept = await found(bed, path)
+    accounts = [one["account"] for one in kept if one["kind"] == "refusal"]
+    assert 5 <= accounts.count("mallory") < 20
+    assert accounts.count("bob") == 1
+    assert sum(one["count"] for one in kept if one["kind"] == "dropped") == 20 - accounts.count("mallory")
 
 
 async def test_the_request_ids_are_those_of_the_log(start: Start, path: Path) -> None:

@@ -17,11 +17,13 @@ from prometheus_client import CollectorRegistry
 from sidecar.denials import Overloaded
 from sidecar.edge import audit_trail
 from sidecar.edge.audit_file import AuditFile, lines_of
-from sidecar.edge.audit_trail import BURST, AuditTrail
+from sidecar.edge.audit_trail import AuditTrail
 from sidecar.model import IdentityKey
 from sidecar.policy.audit import Recorder, Scribe
+from sidecar.policy.audit_allowance import OWN_BURST, SHARED_BURST
 from tests.edge.test_audit_file import KEY, kinds, opened, proof_of
 
+BURST = OWN_BURST + SHARED_BURST
 WHO = {"reason": "key_unknown", "client": "192.0.2.1"}
 
 
@@ -129,6 +131,17 @@ async def test_of_a_storm_of_refusals_the_first_are_recorded_and_the_others_coun
     assert (dropped["known_callers"], recorded + dropped["count"]) == (False, BURST + 501)
     assert dropped["count"] == kept.metric("dropped_total")
     assert dropped["count"] >= 400
+
+
+async def test_who_is_refused_all_the_time_hides_nobody_elses_refusals(keep: Keep) -> None:
+    kept = await keep()
+    for is_known, name in ((True, "account"), (False, "client")):
+        for caller in ["mallory"] * (BURST + 500) + ["bob"] * 3:
+            members = {name: caller, "reason": "insufficient_scope"}
+            kept.trail.refusal("refusal", members, arguments=None, size=0, is_known=is_known)
+    await kept.trail.aclose()
+    assert [one.get("account") for one in kept.records()].count("bob") == 3
+    assert [one.get("client") for one in kept.records()].count("bob") == 3
 
 
 async def test_how_many_were_left_out_is_told_once_a_second_and_in_the_end(keep: Keep) -> None:

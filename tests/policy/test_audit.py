@@ -12,7 +12,6 @@ import pytest
 from sidecar.model import Action, IdentityKey
 from sidecar.policy.audit import (
     MOST_ARGUMENT_BYTES,
-    Allowance,
     ArgumentsForm,
     Chain,
     Recorder,
@@ -132,21 +131,6 @@ def test_long_arguments_are_kept_as_their_digest_and_length() -> None:
 )
 def test_what_was_asked_with(action: Action | None, arguments: Any) -> None:
     assert arguments_of(action) == arguments
-
-
-def test_so_many_refusals_are_recorded_at_once_and_then_so_many_a_second() -> None:
-    allowance = Allowance(burst=3, per_s=2)
-    assert [allowance.take(100.0) for _ in range(5)] == [True, True, True, False, False]
-    assert [allowance.take(100.5) for _ in range(2)] == [True, False]
-    assert [allowance.take(1000.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_what_was_left_out_is_told_once_by_reason() -> None:
-    allowance = Allowance(burst=1, per_s=1)
-    for reason in ("key_unknown", "key_unknown", "token_expired"):
-        allowance.omit(reason)
-    assert allowance.told() == {"key_unknown": 2, "token_expired": 1}
-    assert allowance.told() == {}
 
 
 def test_a_moment_is_rfc_3339_in_utc_to_the_millisecond() -> None:
