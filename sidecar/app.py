@@ -232,7 +232,13 @@ class Sidecar:
 
     async def _start_public(self) -> None:
         config, handler = self._config, self._serving.server.handle
-        self._port = PublicPort(handler, self.telemetry, bad_head=self._note_bad_head, tls=config.listen.tls)
+        self._port = PublicPort(
+            handler,
+            self.telemetry,
+            bad_head=self._note_bad_head,
+            tls=config.listen.tls,
+            processes=config.workers,
+        )
         await self._parts.enter_async_context(_running(self._port.watch()))
         await self._parts.enter_async_context(_running(self.telemetry.loop_lag.watch()))
         await self._port.open(config.listen, is_shared=self._worker is not None)

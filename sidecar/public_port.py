@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sidecar.config import DrainConfig, ListenConfig, ServerTlsConfig
-from sidecar.edge import descriptors
+from sidecar.edge import descriptors, memory
 from sidecar.edge.admin import http_url
 from sidecar.edge.http.listener import BACKLOG, Handler, Listener
 from sidecar.edge.telemetry import Telemetry
@@ -20,12 +20,20 @@ from sidecar.tls import expires_at, server_context
 class PublicPort:
     """Where clients connect. `bad_head` is told of requests that never became one, by the status of the answer.
 
+    So many `processes` serve it, this one among them, and share the memory.
+
     Raises:
         ValueError: TLS can't be served by this certificate.
     """
 
     def __init__(
-        self, handler: Handler, telemetry: Telemetry, *, bad_head: Callable[[int], None], tls: ServerTlsConfig
+        self,
+        handler: Handler,
+        telemetry: Telemetry,
+        *,
+        bad_head: Callable[[int], None],
+        tls: ServerTlsConfig,
+        processes: int = 1,
     ) -> None:
         self.url = ""
         """Where it really is; with port 0 the system chose it."""
@@ -36,6 +44,7 @@ class PublicPort:
             telemetry.watched.certificate_expires_at = expires_at(tls.cert)
         self._telemetry = telemetry
         most = descriptors.max_connections()
+        most = min(most, memory.max_connections(has_tls=context is not None, processes=processes) or most)
         self._listener = Listener(
             handler,
             bad_head=bad_head,

@@ -29,7 +29,7 @@ AUTHORITY = Authority()
 class Port:
     """A listener by TLS, and time that passes when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, **room: int) -> None:
         self.now, self.bad_handshakes = 0.0, 0
         self._look = asyncio.Event()
         shown = AUTHORITY.certify()
@@ -38,7 +38,7 @@ class Port:
             bad_head=lambda _: None,
             tls=server_context(shown.cert, shown.key),
             bad_handshake=self._note,
-            max_connections=ROOM,
+            **({"max_connections": ROOM} | room),
             now=lambda: self.now,
         )
         self.number = 0
@@ -145,6 +145,21 @@ async def test_who_connects_and_says_nothing_keeps_nobody_out(port: Port) -> Non
     assert await port.ask() == b"https"
     with suppress(ConnectionError):
         assert await silent[0].read() == b"", "the one that has waited longest gave way"
+
+
+async def test_who_agrees_slowly_takes_no_more_than_the_room_that_there_is_for_it() -> None:
+    port = Port(max_connections=10, max_handshakes=2)
+    async with _open(port):
+        with ExitStack() as stack:
+            await asyncio.to_thread(stack.enter_context, port.agreed())
+            kept = await port.only()
+            silent = [await port.silent() for _ in range(2)]
+            await port.holds(3)
+            await port.silent()
+            with suppress(ConnectionError):
+                assert await silent[0].read() == b"", "the one that has taken longest gave way"
+            assert await port.ask() == b"https"
+            assert kept in port.listener.connections, "who has agreed does not give way to who has not"
 
 
 async def test_who_takes_longer_than_a_head_may_is_ended(port: Port) -> None:

@@ -26,6 +26,8 @@ BACKLOG: Final = 1024
 """Connections that the system keeps for us until we take them in."""
 _OTHER_PARSER: Final = "AIOHTTP_NO_EXTENSIONS"
 """aiohttp's own switch."""
+MAX_HANDSHAKES: Final = 512
+"""Clients that are agreeing with us on TLS at a time: each takes 72 KB, and nobody knows yet who it is."""
 _MAX_LEAVING: Final = 128
 """Connections that are seen out beyond those that there is room for."""
 _LAST_WORDS_S: Final = 2.0
@@ -69,6 +71,7 @@ class Listener:
         tls: ssl.SSLContext | None = None,
         bad_handshake: Callable[[], None] = lambda: None,
         max_connections: int = 1000,
+        max_handshakes: int = MAX_HANDSHAKES,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.handle = handler
@@ -78,7 +81,9 @@ class Listener:
         self.now = now
         self.is_draining = self.is_closing = False
         self.connections: set[Guest] = set()
-        self._max_connections = max_connections
+        self._max_connections, self._max_handshakes = max_connections, max_handshakes
+        self._agreeing: dict[Guest, None] = {}
+        """Those that have not agreed on TLS yet, the longest first."""
         self._waiting: dict[Guest, None] = {}
         """Those that wait for a request or the rest of one, the longest first."""
         self._leaving: set[Connection] = set()
@@ -94,11 +99,18 @@ class Listener:
         if len(self.connections) >= self._max_connections:
             if not self._waiting:
                 return False
-            longest = next(iter(self._waiting))
-            self.forget(longest)
-            longest.give_up(503)
+            self._end_first(self._waiting)
         self.connections.add(connection)
+        if isinstance(connection, Handshake):
+            if len(self._agreeing) >= self._max_handshakes:
+                self._end_first(self._agreeing)
+            self._agreeing[connection] = None
         return True
+
+    def _end_first(self, guests: dict[Guest, None]) -> None:
+        longest = next(iter(guests))
+        self.forget(longest)
+        longest.give_up(503)
 
     def sees_out(self, connection: Connection) -> bool:
         """Take note of a connection that has had its last answer; there is room for so many."""
@@ -122,6 +134,7 @@ class Listener:
     def forget(self, connection: Guest) -> None:
         """Hear that a connection is no more."""
         self._waiting.pop(connection, None)
+        self._agreeing.pop(connection, None)
         self._leaving -= {connection}
         self.connections.discard(connection)
         if not self.connections and not self._leaving:
