@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from sidecar.bounded import BoundedCache, BoundedDict, Lookups
 from sidecar.denials import InvalidApiKey, InvalidToken, StoreUnavailable
 from sidecar.model import BearerToken, Limit, PresentedKey, Principal, RequestFacts
-from sidecar.policy import apikeys, quotas, tokens
+from sidecar.policy import apikeys, claims, quotas, tokens
 from sidecar.policy.tokens import IssuerPolicy
 from sidecar.ports import SecretHasher, VerificationKeys
 from sidecar.records import ApiKey, KeyRecord
@@ -142,7 +142,7 @@ class JwtAuthenticator:
         unverified = tokens.peek(credential.token)
         policy = self._issuers.get(unverified.issuer)
         if policy is None:
-            raise InvalidToken("token_issuer", detail="no such issuer is configured")
+            raise InvalidToken("token_issuer", detail=claims.mismatch("iss", unverified.issuer, self._issuers))
         if unverified.algorithm not in policy.algorithms:
             raise InvalidToken("token_algorithm", detail=f"{policy.issuer} may not sign so")
         key = await self._keys.find(policy.issuer, unverified.kid, unverified.algorithm)

@@ -53,6 +53,7 @@ class Catalogue:
         report: Report,
         known: Classes | None = None,
         pinning: Pinning | None = None,
+        names_account: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._upstream = upstream
@@ -61,6 +62,8 @@ class Catalogue:
         self._report = report
         self.pinning = pinning
         """Is told of every list."""
+        self._names_account = names_account
+        """Whether requests say for which account they are made (`catalogue.account`)."""
         self._sleep = sleep
         self.known: Classes | None = known
         """The class by the name of each tool; None until there was one fetch."""
@@ -155,8 +158,8 @@ class Catalogue:
         status, headers, reply = await self._call("initialize", hello, _JSON)
         result = reply.get("result")
         if status != 200 or not isinstance(result, dict):
-            hint = "; it may want catalogue.account to be set" if status in (401, 403) else ""
-            raise BadGateway("catalogue_refused", detail=f"initialize was answered with HTTP {status}{hint}")
+            detail = f"initialize was answered with HTTP {status}{_hint(status, self._names_account)}"
+            raise BadGateway("catalogue_refused", detail=detail)
         version = result.get("protocolVersion")
         session = next((value for name, value in headers if name.lower() == b"mcp-session-id"), None)
         if not isinstance(version, str) or not _VERSION.fullmatch(version):
@@ -237,6 +240,20 @@ class NoCatalogue:
 
     async def aclose(self) -> None:
         """There is nothing to stop."""
+
+
+def _hint(status: int, names_account: bool) -> str:
+    """Say what an operator most likely has to change when the upstream refuses us."""
+    if status == 421:
+        return (
+            "; it does not serve the host of upstream.url, which is the Host that it gets: allow that name in the "
+            "server's transport security settings, or use one that it accepts"
+        )
+    if status not in (401, 403):
+        return ""
+    if names_account:
+        return "; catalogue.account is set, so it does not take that account or the sidecar's signature"
+    return "; it may want catalogue.account to be set"
 
 
 def _classes(tools: Tools) -> Classes:

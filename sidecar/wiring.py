@@ -118,7 +118,15 @@ def catalogue(
         return _signed(config, signer, method, lines, body, _own_identity(config.catalogue.account))
 
     refresh_s = config.catalogue.refresh_s
-    return Catalogue(client, sign, refresh_s=refresh_s, report=telemetry.catalogue, known=classes, pinning=pinning)
+    return Catalogue(
+        client,
+        sign,
+        refresh_s=refresh_s,
+        report=telemetry.catalogue,
+        known=classes,
+        pinning=pinning,
+        names_account=config.catalogue.account is not None,
+    )
 
 
 def tool_classes(config: Config, catalogue: Catalogue | NoCatalogue) -> ToolClasses:

@@ -73,6 +73,13 @@ async def test_a_verified_token_is_remembered_until_it_expires(bench: Bench) -> 
         await authenticator.authenticate(token(), FACTS)
 
 
+async def test_a_token_of_another_issuer_is_refused_and_told_beside_the_right_one(bench: Bench) -> None:
+    with pytest.raises(InvalidToken) as refused:
+        await tokens(bench, bench.store).authenticate(token(iss=f"{ISSUER}/"), FACTS)
+    assert refused.value.reason == "token_issuer"
+    assert refused.value.detail == f"iss is '{ISSUER}/', and must be '{ISSUER}', character by character"
+
+
 async def test_the_store_is_told_again_of_each_token_in_case_it_lost_what_it_knew(bench: Bench) -> None:
     store = Away(bench.store)
     authenticator = tokens(bench, store)

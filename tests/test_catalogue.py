@@ -83,9 +83,20 @@ def sign(method: str, lines: Headers, body: bytes | None) -> tuple[str, Headers]
 
 
 def catalogue_of(
-    upstream: ScriptedUpstream, *, reports: Reports | None = None, ticks: Ticks | None = None
+    upstream: ScriptedUpstream,
+    *,
+    reports: Reports | None = None,
+    ticks: Ticks | None = None,
+    names_account: bool = False,
 ) -> Catalogue:
-    return Catalogue(upstream, sign, refresh_s=300, report=reports or Reports(), sleep=ticks or Ticks())
+    return Catalogue(
+        upstream,
+        sign,
+        refresh_s=300,
+        report=reports or Reports(),
+        names_account=names_account,
+        sleep=ticks or Ticks(),
+    )
 
 
 @pytest.mark.parametrize("era", [modern, legacy])
@@ -158,6 +169,27 @@ async def test_an_endless_list_is_given_up() -> None:
         await catalogue_of(upstream).refresh()
 
     assert len(upstream.requests) < 30
+
+
+@pytest.mark.parametrize(
+    ("status", "names_account", "hint"),
+    [
+        (401, False, "it may want catalogue.account to be set"),
+        (403, True, "catalogue.account is set, so"),
+        (421, False, "the host of upstream.url"),
+        (421, True, "the host of upstream.url"),
+        (400, False, "HTTP 400"),
+    ],
+)
+async def test_a_refusal_is_told_with_what_most_likely_has_to_change(
+    status: int, names_account: bool, hint: str
+) -> None:
+    upstream = ScriptedUpstream(lambda *_: CannedAnswer(status, b"no"))
+    with pytest.raises(BadGateway) as refused:
+        await catalogue_of(upstream, names_account=names_account).refresh()
+    assert refused.value.detail is not None
+    assert hint in refused.value.detail
+    assert ("it may want" in refused.value.detail) is (status == 401)
 
 
 @pytest.mark.parametrize("session_id", [b"s\xe9", b"", b"a b", b"x" * 1025])

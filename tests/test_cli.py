@@ -401,6 +401,16 @@ def test_an_unknown_key_is_a_failure(sidecar: Run, act: str, key_id: str) -> Non
     assert sidecar("keys", act, key_id).err.startswith("sidecar: ")
 
 
+@pytest.mark.parametrize("act", ["show", "revoke", "rotate", "usage"])
+def test_who_gives_a_key_where_its_id_is_wanted_is_told_the_id(sidecar: Run, act: str) -> None:
+    made = create(sidecar)
+    ran = sidecar("keys", act, made["key"])
+    assert ran.code == 1
+    assert f"commands want its id: {made['id']}" in ran.err
+    assert made["key"] not in ran.err
+    assert sidecar("keys", "show", made["id"], "--json").document["status"] == "active"
+
+
 # Tokens
 
 
@@ -411,6 +421,8 @@ def test_an_account_is_revoked_with_its_keys(sidecar: Run) -> None:
     assert (ran.document["account"], ran.document["keysRevoked"]) == ("acme", 1)
     assert sidecar("keys", "show", made["id"], "--json").document["status"] == "revoked"
     assert sidecar("keys", "show", other["id"], "--json").document["status"] == "active"
+    assert "its tokens, and 1 key." in sidecar("tokens", "revoke", "--account", "zenith").out
+    assert "its tokens, and 0 keys." in sidecar("tokens", "revoke", "--account", "zenith").out
 
 
 def test_an_account_is_revoked_up_to_a_moment(sidecar: Run) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.config import Config, ConfigError, load, settings
+from sidecar.config import Config, ConfigError, load, settings, warnings
 from tests.certificates import Authority
 
 AUTHORITY = Authority("Our authority")
@@ -34,6 +34,16 @@ def loaded(text: str) -> Config:
         return FILES[path]
 
     return load(text, {}, read_file)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - text of a setting
+@pytest.mark.parametrize(("public_url", "is_told"), [("http://mcp.test", True), ("https://mcp.test", False)])
+def test_tls_with_a_public_url_of_plain_http_is_a_warning(host: str, public_url: str, is_told: bool) -> None:
+    listen = f"listen: {{host: {host}, tls: {{cert_file: one.crt, key_file: one.key}}}}\n"
+    told = [warning for warning in warnings(loaded(f"public_url: {public_url}\n{listen}")) if "public_url" in warning]
+    assert [warning.startswith("listen.tls is set and public_url is plain http") for warning in told] == [
+        True
+    ] * is_told
 
 
 @pytest.mark.parametrize("section", ["listen", "upstream", "store"])

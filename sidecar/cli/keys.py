@@ -113,6 +113,8 @@ def _note(place: Place, account: str, done: KeyAct) -> None:
 
 
 async def _account_of(key_id: str, place: Place) -> str:
+    if (meant := apikeys.id_of_key(key_id)) is not None:
+        raise NotFound("key_not_found", f"This is a key, and commands want its id: {meant}")
     account = await place.store.account_of(key_id) if apikeys.is_key_id(key_id) else None
     if account is None:
         raise NotFound("key_not_found", "There is no such key")

@@ -43,11 +43,11 @@ async def _revoke(args: argparse.Namespace, place: Place) -> Outcome:
         return await _revoke_one(args.issuer, args.jti, place)
     moment = place.keyring.now if args.before is None else args.before
     ended = await place.keyring.revoke_account(args.account, moment)
-    before = apikeys.rfc3339(moment)
+    before, keys = apikeys.rfc3339(moment), "1 key" if ended == 1 else f"{ended} keys"
     place.note({"account": args.account, "act": "revoke_account", "before": before, "keys_revoked": ended})
     return Outcome(
         {"account": args.account, "before": before, "keysRevoked": ended},
-        f"Whatever was issued to {args.account} before {before} is revoked: its tokens, and {ended} keys.",
+        f"Whatever was issued to {args.account} before {before} is revoked: its tokens, and {keys}.",
     )
 
 

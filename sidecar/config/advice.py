@@ -104,7 +104,13 @@ def _about_the_network(config: Config) -> Iterator[str]:
 
 def _about_encryption(config: Config) -> Iterator[str]:
     is_reached_by_others, has_tls = not is_loopback(config.listen.host), config.listen.tls.cert is not None
-    if is_reached_by_others and config.public_url.startswith("http://"):
+    is_plain = config.public_url.startswith("http://")
+    if has_tls and is_plain:
+        yield (
+            "listen.tls is set and public_url is plain http: clients are sent to an address where nothing answers, and "
+            "tokens have to be for it; set public_url to the https address that clients type"
+        )
+    elif is_reached_by_others and is_plain:
         yield (
             f"listen.host is {config.listen.host} and public_url is plain http: credentials can be read on the way; "
             "set listen.tls or put TLS in front, and set public_url to its https address"

@@ -67,7 +67,7 @@ def text(demo: Demo) -> str:
         ("List your keys -> 200, without their secrets", f"curl -si {rest} -H '{bearer[0]}: {bearer[1]}'"),
         (
             "The MCP Inspector (Node 22 or newer) -> the tools of the finance server",
-            f"npx @modelcontextprotocol/inspector@latest --cli {inspector} --transport http --method tools/list \\\n"
+            f"npx -y @modelcontextprotocol/inspector@latest --cli {inspector} --transport http --method tools/list \\\n"
             f'  --header "X-API-Key: {demo.read_key}"',
         ),
         (
@@ -87,7 +87,7 @@ Running, all of it as account "alice" and for 8 hours:
   sidecar      {demo.url}/mcp (tokens), {demo.url}/mcp/inspector (API keys)
   admin        {demo.admin_url}/readyz
   MCP server   {demo.finance_url}, unchanged, behind the sidecar
-  issuer       {demo.issuer_url}, a dev issuer that mints tokens
+  issuer       {demo.issuer_url}, a dev issuer; it made the token below and gives out no other
   config       {demo.config_file}
   request log  {demo.log_file}
 """

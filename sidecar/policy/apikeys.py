@@ -78,6 +78,11 @@ def is_key_id(text: str) -> bool:
     return _KEY_ID.fullmatch(text) is not None
 
 
+def id_of_key(text: str) -> str | None:
+    """Return the id of the key that this could be, for who gives a key where its id is wanted; None for other text."""
+    return "key_" + text[len("mcp_") : _LOOKUP_END] if _KEY.fullmatch(text) else None
+
+
 def status(record: KeyRecord, now: float) -> Literal["active", "expired", "revoked"]:
     """Tell how a key stands. Revoked outweighs expired; a key ends at its `expires_at`, not after it."""
     if record.revoked_at is not None:

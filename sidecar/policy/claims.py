@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.denials import AccountUnusable, InvalidToken
 from sidecar.model import SCOPES, Principal
 from sidecar.policy.identity import usable_account, usable_subject
+from sidecar.policy.redaction import redacted
 
 Claims = Mapping[str, Any]
 
 _MAX_JTI: Final = 256
+_MAX_COMPARED: Final = 200
+_MOST_EXPECTED: Final = 5
 _LATEST_S: Final = 253402300799
 """The end of the year 9999: a later time is a mistake of unit, and would outlive every revocation list."""
 
@@ -81,6 +85,17 @@ def brief(text: object) -> str:
     return quoted if len(quoted) <= 80 else quoted[:77] + "..."
 
 
+def mismatch(name: str, value: object, expected: Iterable[str]) -> str:
+    """Say for the log what came and what would have been right, long enough to compare, and without any credential."""
+    right = " or ".join(_comparable(text) for text in islice(expected, _MOST_EXPECTED)) or "nothing"
+    return f"{name} is {_comparable(value)}, and must be {right}, character by character"
+
+
+def _comparable(value: object) -> str:
+    quoted = redacted(ascii(value))
+    return quoted if len(quoted) <= _MAX_COMPARED else quoted[: _MAX_COMPARED - 3] + "..."
+
+
 def _shape(value: object) -> str:
     """Say what a claim looks like without showing it."""
     return f"a string of {len(value)} characters" if isinstance(value, str) else f"of type {type(value).__name__}"
@@ -94,7 +109,7 @@ def _digest(*parts: str) -> str:
 
 def _require_issuer(claims: Claims, policy: IssuerPolicy) -> None:
     if claims.get("iss") != policy.issuer:
-        raise InvalidToken("token_issuer", detail=f"iss is {brief(claims.get('iss'))}")
+        raise InvalidToken("token_issuer", detail=mismatch("iss", claims.get("iss"), [policy.issuer]))
 
 
 def _require_audience(claims: Claims, policy: IssuerPolicy) -> None:
@@ -104,7 +119,7 @@ def _require_audience(claims: Claims, policy: IssuerPolicy) -> None:
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise InvalidToken("token_claims", detail=f"aud is {brief(claim)}")
     if not any(_same_resource(name, ours) for name in named for ours in policy.audiences):
-        raise InvalidToken("token_audience", detail=f"aud is {brief(claim)}")
+        raise InvalidToken("token_audience", detail=mismatch("aud", claim, policy.audiences))
 
 
 def _same_resource(name: str, ours: str) -> bool:

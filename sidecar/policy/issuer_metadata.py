@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from sidecar.denials import InvalidJson, InvalidRequest
 from sidecar.policy import strictjson
+from sidecar.policy.claims import mismatch
 from sidecar.policy.keysets import KeySetError
 
 _MAX_DEPTH: Final = 16
@@ -37,8 +38,10 @@ def jwks_uri(document: bytes, issuer: str) -> str:
         metadata = strictjson.loads(document, max_depth=_MAX_DEPTH)
     except (InvalidJson, InvalidRequest) as error:
         raise KeySetError(f"metadata: not a JSON document: {error.reason}") from error
-    if not isinstance(metadata, dict) or metadata.get("issuer") != issuer:
-        raise KeySetError("metadata: its issuer is not the configured one")
+    if not isinstance(metadata, dict):
+        raise KeySetError("metadata: not a JSON object")
+    if metadata.get("issuer") != issuer:
+        raise KeySetError(f"metadata: {mismatch('issuer', metadata.get('issuer'), [issuer])}")
     address = metadata.get("jwks_uri")
     if not isinstance(address, str) or not _is_as_safe(address, issuer):
         raise KeySetError("metadata: jwks_uri is not an http(s) address, or falls back from https to http")

@@ -68,6 +68,7 @@ def test_what_is_minted_can_be_parsed(entropy: bytes) -> None:
     assert len(key.text) == 50
     assert (len(key.id), len(key.secret)) == (16, 28)
     assert apikeys.is_key_id(key.id)
+    assert (apikeys.id_of_key(key.text), apikeys.id_of_key(key.id)) == (key.id, None)
     assert crc32(key.text[:44].encode()) == from_base62(key.text[44:])
 
 

@@ -67,6 +67,36 @@ def test_the_issuer_is_compared_exactly(iss: Any) -> None:
     assert reason(iss=iss) == "token_issuer"
 
 
+def detail(policy: IssuerPolicy = POLICY, **changes: Any) -> str:
+    with pytest.raises(InvalidToken) as refused:
+        judge(policy, **changes)
+    return refused.value.detail or ""
+
+
+def test_a_wrong_issuer_or_audience_is_told_beside_the_right_one() -> None:
+    wrong = detail(iss="https://idp.example/")
+    assert wrong == "iss is 'https://idp.example/', and must be 'https://idp.example', character by character"
+    assert "aud is ['a', 'b'], and must be 'https://mcp.example/mcp' or 'https://mcp.example'," in detail(
+        aud=["a", "b"]
+    )
+    assert "must be nothing" in detail(with_claims(audiences=()))
+
+
+@pytest.mark.parametrize("value", ["x" * 8000, ["x"] * 2000, "\r\n\x1b[2J\u202e" * 100])
+def test_what_is_told_of_a_wrong_name_is_short_and_inert(value: Any) -> None:
+    told = detail(with_claims(audiences=[f"https://{number}.example" for number in range(1000)]), aud=value)
+    assert len(told) < 1300
+    assert told.isascii()
+    assert told.isprintable()
+
+
+def test_what_is_told_of_a_wrong_name_holds_no_credential() -> None:
+    token, key = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2ln", "mcp_" + "a" * 46
+    told = detail(aud=[token, key])
+    assert token not in told
+    assert key not in told
+
+
 @pytest.mark.parametrize(
     "aud",
     [
@@ -267,7 +297,7 @@ def test_the_log_learns_no_claim_but_public_ones() -> None:
         assert "cret" not in str(refused.value.detail)
     with pytest.raises(InvalidToken) as long:
         judge(aud="https://" + "x" * 500)
-    assert len(str(long.value.detail)) < 100
+    assert len(str(long.value.detail)) < 300
 
 
 json_values = st.recursive(

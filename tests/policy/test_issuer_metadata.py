@@ -85,6 +85,11 @@ def test_metadata_of_another_issuer_or_with_a_doubtful_address_is_refused(docume
         issuer_metadata.jwks_uri(document, ISSUER)
 
 
+def test_metadata_of_another_issuer_is_told_beside_the_right_one() -> None:
+    with pytest.raises(KeySetError, match=r"issuer is 'https://idp\.example/realm/', and must be '.*/realm', char"):
+        issuer_metadata.jwks_uri(metadata(issuer=ISSUER + "/"), ISSUER)
+
+
 @given(st.text(max_size=30), st.sampled_from(["http://h", "https://h"]))
 def test_any_address_is_accepted_or_refused(address: str, issuer: str) -> None:
     try:
