@@ -50,6 +50,13 @@ def test_the_shipped_file_warns_of_what_is_not_configured() -> None:
     assert "identity.keys" in found[2]
 
 
+def test_the_settings_for_a_container_by_itself_are_reached_from_outside_and_write_to_the_volume_alone() -> None:
+    config = loaded((FILE.parent / "deploy" / "alone" / "config.yaml").read_text("utf-8"))
+    assert (config.listen.host, config.admin.host, config.require_https) == ("0.0.0.0", "0.0.0.0", "never")  # noqa: S104 - text of settings
+    assert config.store.sqlite_path == "/var/lib/sidecar/sidecar.db"
+    assert not config.upstream.url.startswith("http://127.")
+
+
 def test_settings_are_plain_data() -> None:
     shown = settings(loaded(FILE.read_text("utf-8")))
     assert json.loads(json.dumps(shown)) == shown

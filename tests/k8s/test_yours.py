@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.k8s.manifests import K8S, SIDECAR, Document, Manifests, admitted
 
 README = (K8S / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-LINES, *PATCHES = [yaml.safe_load(block) for block in BLOCKS]
+LINES, AUDIT, *PATCHES = [yaml.safe_load(block) for block in BLOCKS]
 DEPLOYMENT: Document = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",
@@ -169,6 +170,22 @@ def test_a_longer_drain_is_given_time_as_the_readme_says(yours: Yours) -> None:
     asleep_s = manifests.server["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert asleep_s == drain["delay_s"] + drain["requests_s"] + 3
     assert manifests.pod["terminationGracePeriodSeconds"] >= asleep_s + 10
+
+
+@pytest.mark.parametrize("store", ["embedded", "redis"])
+def test_the_audit_gets_a_volume_of_the_pod_as_the_readme_says(yours: Yours, store: str) -> None:
+    manifests = yours(store, **AUDIT)
+    assert {"name": "mcp-sidecar-audit", "mountPath": "/var/lib/sidecar/audit"} in manifests.sidecar["volumeMounts"]
+    assert {"name": "mcp-sidecar-audit", "emptyDir": {"sizeLimit": "1Gi"}} in manifests.pod["volumes"]
+    assert "mcp-sidecar-config" in {volume["name"] for volume in manifests.pod["volumes"]}
+
+
+def test_settings_for_redis_can_be_checked_without_a_pod_as_the_readme_says(tmp_path: Path) -> None:
+    (lines,) = re.findall(r"^```sh\n(sed .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    shutil.copy(K8S / "overlays" / "redis" / "config.yaml", tmp_path)
+    command = lines.replace(".venv/bin/sidecar", f"{sys.executable} -m sidecar")
+    subprocess.run(["sh", "-eu", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_server_without_sessions_needs_no_affinity(yours: Yours) -> None:
