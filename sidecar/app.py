@@ -116,9 +116,14 @@ class Sidecar:
             OSError, ValueError: they can't take effect; the old ones still hold.
         """
         before, after = self._serving, self._generation(config, self._serving)
-        self._port.show(config.listen.tls)
-        await self._lasting.key_sets.use(key_sources(config))
-        await after.prepare()
+        try:
+            self._port.show(config.listen.tls)
+            await self._lasting.key_sets.use(key_sources(config))
+            await after.prepare()
+        except BaseException:
+            self._generations.discard(after)
+            await after.aclose()
+            raise
         self._lasting.go_by(config)
         self.telemetry.use(level=config.log.level, access=config.log.access, shadowed=lasting.shadowed_rules(config))
         self._config, self._serving = config, after

@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sidecar import config
+from sidecar.edge.jwks import KeySets
 from sidecar.generation import Generation
 from tests.e2e.bed import JWT_ROUTE, Bed, assert_refused, config_text, credentials, merged, request, tool_call
 from tests.e2e.conftest import Start
@@ -80,3 +83,21 @@ async def test_while_the_upstream_is_away_its_tools_stay_known(start: Start, stu
     await changed(bed, access={"tools": {"read": [], "write": [], "destructive": ["drop"]}})
     assert (await bed.post(tool_call("look"), token=token)).status_code == answer.status_code
     assert asked > 0
+
+
+async def test_settings_that_can_not_take_effect_leave_nothing_behind(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was built of them asks the upstream for its tools no more, and the old ones answer."""
+    bed = await start()
+    before = generations()
+
+    async def fail(*_: object) -> None:
+        raise OSError("the keys can't be had")
+
+    monkeypatch.setattr(KeySets, "use", fail)
+    for _ in range(3):
+        with pytest.raises(OSError, match="can't be had"):
+            await changed(bed, max_body_bytes=1000)
+    assert generations() == before
+    assert (await bed.post(request("ping"), token=bed.token())).status_code == 200
