@@ -220,12 +220,12 @@ async def test_streams_of_an_issuer_that_counts_no_more_end(begin: Begin, stub: 
 async def test_a_worker_that_does_not_answer_holds_up_no_other(begin: Begin, tmp_path: Path) -> None:
     identity = {"algorithm": "hmac-sha256", "keys": [secret(tmp_path, 1)]}
     bed = await begin(2, identity=identity)
-    [silent, *_] = [record["pid"] for record in bed.service.log if record["event"] == "worker_started"]
-    os.kill(silent, signal.SIGSTOP)
+    silent = next(record for record in bed.service.log if record["event"] == "worker_started")
+    os.kill(silent["pid"], signal.SIGSTOP)
     bed.write(allowed_hosts=["new.example"])
     async with asyncio.timeout(2 * PATIENCE_S):
         await bed.service.read("reloaded")
-    await bed.service.read("worker_started", worker=1)
+    await bed.service.read("worker_started", worker=silent["worker"])
     assert {await bed.status(Host="new.example", Connection="close") for _ in range(8)} == {200}
 
 
