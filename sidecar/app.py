@@ -193,6 +193,7 @@ class Sidecar:
         self._tell_identity()
         self._serving.catalogue.start()
         await parts.enter_async_context(_running(self._lasting.streams.watch()))
+        await parts.enter_async_context(_running(self._lasting.activity.watch()))
 
     def _generation(self, config: Config, before: Generation | None = None) -> Generation:
         generation = Generation(

@@ -191,12 +191,15 @@ class ApiKeyAuthenticator:
         clock: Callable[[], float],
         process_secret: bytes,
         lookups: Lookups | None = None,
+        ended: Callable[[KeyRecord], None] = lambda _: None,
     ) -> None:
+        """Put it together; `ended` hears of keys that have come to their end and whose secret is presented."""
         self._store = store
         self._hasher = hasher
         self._failures = failures
         self._clock = clock
         self._process_secret = process_secret
+        self._ended = ended
         self._lookups = lookups or Lookups()
         self._records: BoundedCache[str, KeyRecord] = BoundedCache(_REMEMBERED)
         self._matched: BoundedCache[bytes, float] = BoundedCache(_REMEMBERED)
@@ -221,7 +224,11 @@ class ApiKeyAuthenticator:
             await self._prove(key, record, digest, facts.client)
         else:
             self._lookups.hits += 1
-        return self.judge(record)
+        try:
+            return self.judge(record)
+        except InvalidApiKey:
+            self._ended(record)
+            raise
 
     def revoked(self, credential: PresentedKey) -> None:
         """Forget the record: the store knows a newer one."""

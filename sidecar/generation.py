@@ -63,7 +63,7 @@ class Generation:
             gateway=between(self.gateway),
             streams=lasting.streams,
             stream_limit=lasting.stream_limit,
-            management=ManagementApi(self.keyring, scope=rule.scope, client_ids=rule.client_ids),
+            management=ManagementApi(self.keyring, lasting.store, scope=rule.scope, client_ids=rule.client_ids),
             upstream=self.upstream,
             handover=wiring.handover(config, store=lasting.store, tools=tools, client=self.upstream, signer=signer),
             front=wiring.front(config, signer.jwks()),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.activity import ActivityWatch
 from sidecar.authenticators import ApiKeyAuthenticator, FailedAttempts
 from sidecar.bounded import Lookups
 from sidecar.config import Config
@@ -21,11 +22,14 @@ from sidecar.edge.http.streams import OpenStreams
 from sidecar.edge.jwks import KeySets, KeySource
 from sidecar.edge.redis import RedisStore
 from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.telemetry_activity import Activity
 from sidecar.model import Limit, Principal
 from sidecar.offline import ResilientAdmissions
+from sidecar.policy.activity import Thresholds
 from sidecar.policy.quotas import StreamLimit
 from sidecar.stores import Store
 from sidecar.tls import client_context
+from sidecar.unusual_reports import UnusualReports
 
 _PROCESS_SECRET_BYTES: Final = 32
 
@@ -109,6 +113,7 @@ class Lasting:
     streams: OpenStreams
     token_lookups: Lookups
     audited: Audited
+    activity: ActivityWatch
 
     def go_by(self, config: Config) -> None:
         """Use other settings from now on, but for the key sets, which have to be fetched."""
@@ -117,6 +122,7 @@ class Lasting:
         self.admissions.on_failure = config.limits.on_store_failure
         self.admissions.local_share = config.limits.local_share
         self.admissions.offline_grace_s = config.api_keys.offline_grace_s
+        self.activity.thresholds = thresholds(config)
         self.stream_limit.per_credential = config.limits.streams.per_credential
         self.streams.offline_grace_s = config.api_keys.offline_grace_s
 
@@ -137,6 +143,8 @@ def begin(
     telemetry.watched.key_sets = sets.states
     telemetry.state.shadow.use(shadowed_rules(config))
     failures = FailedAttempts(store, _failure_limit(config), time.time, report=telemetry.store)
+    reports = UnusualReports(Activity(telemetry.registry, telemetry.event), audited)
+    activity = ActivityWatch(store, thresholds(config), reports, time.time)
     return Lasting(
         store=store,
         hasher=hasher,
@@ -149,12 +157,14 @@ def begin(
             clock=time.time,
             process_secret=secrets.token_bytes(_PROCESS_SECRET_BYTES),
             lookups=lookups["key"],
+            ended=activity.presented,
         ),
-        admissions=_admissions(config, store, telemetry),
+        admissions=_admissions(config, store, telemetry, activity),
         stream_limit=StreamLimit(config.limits.streams.per_credential),
         streams=OpenStreams(store, recheck, telemetry, offline_grace_s=config.api_keys.offline_grace_s),
         token_lookups=lookups["token"],
         audited=audited,
+        activity=activity,
     )
 
 
@@ -172,13 +182,19 @@ def key_sources(config: Config) -> dict[str, KeySource]:
     }
 
 
+def thresholds(config: Config) -> Thresholds:
+    """Return what of the use of keys counts as unusual."""
+    unusual = config.api_keys.unusual
+    return Thresholds(unusual.unseen_days, unusual.rise, unusual.min_requests, unusual.min_refused)
+
+
 def _failure_limit(config: Config) -> Limit:
     """Return how often authentication may fail for one client address."""
     limit = config.limits.failed_auth
     return Limit("failed_auth", limit.requests, limit.window_s, per="address")
 
 
-def _admissions(config: Config, store: Store, telemetry: Telemetry) -> ResilientAdmissions:
+def _admissions(config: Config, store: Store, telemetry: Telemetry, activity: ActivityWatch) -> ResilientAdmissions:
     """Return the one trip to the store, and what is done when it fails."""
     return ResilientAdmissions(
         store,
@@ -190,4 +206,5 @@ def _admissions(config: Config, store: Store, telemetry: Telemetry) -> Resilient
         monotonic=time.monotonic,
         admits_by_writing=config.store.sqlite_path is None,
         report=telemetry.store,
+        counted=activity.counted,
     )

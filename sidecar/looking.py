@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sidecar.denials import StoreUnavailable
 from sidecar.guard import Guard, ManagementPermit, ReadBody
 from sidecar.model import Admission, Handle, Limit, Permit, Principal, Progress, Quota, RequestFacts, Route, Verdict
-from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Usage
+from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Unusual, Usage
 from sidecar.stores import Store
 
 
@@ -107,9 +107,9 @@ class LookedAt:
         """See `stores.KeyStore`."""
         return self._store.accounts()
 
-    async def usage(self, account: str, key_id: str, now: float) -> Usage:
+    async def usage(self, account: str, key_id: str, now: float, days: int = 30) -> Usage:
         """See `stores.KeyStore`."""
-        return await self._store.usage(account, key_id, now)
+        return await self._store.usage(account, key_id, now, days)
 
     async def meet(self, token_id: str, account: str, expires_at: float) -> bool:
         """Tell whether the token is good; that it was met is not noted."""
@@ -160,6 +160,14 @@ class LookedAt:
     ) -> int | None:
         """Tell what would come of it, were it done now."""
         return version + 1
+
+    async def note_unusual(self, account: str, key_id: str, found: Unusual, now: float) -> bool:
+        """Refuse."""
+        raise _only_looking()
+
+    async def unusual(self, account: str, now: float) -> Mapping[str, tuple[Unusual, ...]]:
+        """See `stores.ActivityStore`."""
+        return await self._store.unusual(account, now)
 
     async def ping(self) -> None:
         """Refuse: it is a write."""

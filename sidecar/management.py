@@ -13,14 +13,16 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from sidecar.denials import InvalidRequest, MethodNotAllowed, NotFound
+from sidecar.key_activity import page_of
 from sidecar.keyring import Keyring
 from sidecar.model import Principal, RequestFacts
-from sidecar.policy import apikeys, strictjson
+from sidecar.policy import activity, apikeys, strictjson
 from sidecar.policy.key_requests import DEFAULT_PAGE, read_cursor, read_grace_s, read_page_size, require_manager
 from sidecar.records import KeyAct
+from sidecar.stores import Store
 
 COLLECTION: Final = "/api/api-keys"
-RESOURCES: Final = ("", "/{id}", "/{id}/rotate", "/{id}/usage")
+RESOURCES: Final = ("", "/activity", "/{id}", "/{id}/rotate", "/{id}/usage")
 """What there is, below the collection."""
 
 _ITEM: Final = re.compile(re.escape(COLLECTION) + r"/(?P<key_id>key_[0-9A-Za-z]{12})(?P<act>/rotate|/usage)?")
@@ -58,12 +60,16 @@ class ManagementApi:
     `scope` and `client_ids` say who may: None and empty leave it to every valid token.
     """
 
-    def __init__(self, keyring: Keyring, *, scope: str | None = None, client_ids: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, keyring: Keyring, store: Store, *, scope: str | None = None, client_ids: tuple[str, ...] = ()
+    ) -> None:
         self._keyring = keyring
+        self._store = store
         self._scope = scope
         self._client_ids = frozenset(client_ids)
         meanings = (
             {"GET": self._list, "POST": self._create},
+            {"GET": self._activity},
             {"GET": self._show, "DELETE": self._revoke},
             {"POST": self._rotate},
             {"GET": self._usage},
@@ -92,22 +98,29 @@ class ManagementApi:
         return resource[facts.method](_Call(principal, key_id, _read_query(facts.query), body))
 
     def _find(self, path: str) -> tuple[_Resource, str] | None:
-        if path == COLLECTION:
-            return self._resources[""], ""
+        if path in (COLLECTION, f"{COLLECTION}/activity"):
+            return self._resources[path.removeprefix(COLLECTION)], ""
         item = _ITEM.fullmatch(path)
         return None if item is None else (self._resources["/{id}" + (item["act"] or "")], item["key_id"])
 
     def _list(self, call: _Call) -> Act:
-        _require_known(call.query, ("limit", "cursor"))
-        limit = read_page_size(_read_number(call.query["limit"]) if "limit" in call.query else DEFAULT_PAGE)
-        cursor = call.query.get("cursor")
-        if cursor is not None:
-            read_cursor(cursor)
+        limit, cursor = _read_page(call.query)
 
         async def act(_: float) -> RestAnswer:
             keys, following = await self._keyring.page(call.principal.account, limit, cursor)
             now = self._keyring.now
             return RestAnswer(200, {"keys": [apikeys.describe(key, now) for key in keys], "nextCursor": following})
+
+        return act
+
+    def _activity(self, call: _Call) -> Act:
+        limit, cursor = _read_page(call.query)
+
+        async def act(_: float) -> RestAnswer:
+            page = await page_of(self._keyring, self._store, call.principal.account, limit, cursor)
+            keys = [activity.describe(key) for key in page.keys]
+            unusual = [activity.described(found) for found in page.unusual]
+            return RestAnswer(200, {"keys": keys, "unusual": unusual, "nextCursor": page.following})
 
         return act
 
@@ -188,6 +201,15 @@ def _read_query(query: str | None) -> Mapping[str, str]:
     if len(parameters) != len(pairs):
         raise InvalidRequest("query", "No query parameter may come twice")
     return parameters
+
+
+def _read_page(query: Mapping[str, str]) -> tuple[int, str | None]:
+    _require_known(query, ("limit", "cursor"))
+    limit = read_page_size(_read_number(query["limit"]) if "limit" in query else DEFAULT_PAGE)
+    cursor = query.get("cursor")
+    if cursor is not None:
+        read_cursor(cursor)
+    return limit, cursor
 
 
 def _read_number(text: str) -> int:

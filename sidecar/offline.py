@@ -35,6 +35,7 @@ class ResilientAdmissions:
 
     `report` hears of failures, and with None that the store is well: at each verdict where `admits_by_writing`, else
     only at the first one after a failure, because a verdict that took no write does not show that one would succeed.
+    `counted` hears of each use of a key, by account and id, and whether it was refused.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ResilientAdmissions:
         monotonic: Callable[[], float],
         admits_by_writing: bool,
         report: Callable[[StoreUnavailable | None], None],
+        counted: Callable[[str, str, bool], None] = lambda *_: None,
     ) -> None:
         self._store = store
         self._local = local
@@ -59,6 +61,7 @@ class ResilientAdmissions:
         self._monotonic = monotonic  # the grace must not last longer because somebody sets the clock
         self._admits_by_writing = admits_by_writing
         self._report = report
+        self._counted = counted
         self._failed = False
         self._vouched_at: BoundedDict[str, float] = BoundedDict(_REMEMBERED)
         self._vouched_handles: BoundedDict[tuple[str, Handle], None] = BoundedDict(_REMEMBERED)
@@ -77,6 +80,8 @@ class ResilientAdmissions:
         if admission.key_id is not None:
             if verdict.standing == "good":
                 self._vouched_at[admission.key_id] = self._monotonic()
+                if admission.counts_as_use:
+                    self._counted(admission.account, admission.key_id, not verdict.admitted)
             else:
                 self._vouched_at.pop(admission.key_id, None)
         for handle in admission.handles:
@@ -88,6 +93,7 @@ class ResilientAdmissions:
 
     async def count_refusal(self, account: str, key_id: str) -> None:
         """Pass the count on; while the store is away it is lost."""
+        self._counted(account, key_id, True)
         try:
             await self._store.count_refusal(account, key_id)
         except StoreUnavailable as problem:

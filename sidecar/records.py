@@ -48,6 +48,10 @@ class StoredKey:
 
     record: KeyRecord
     last_used_at: float | None
+    returned_at: float | None = None
+    """When it was first used, or last used again after a day or more without use; None before its first use."""
+    silent_s: float | None = None
+    """How long it had not been used then; None when it never had been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,33 @@ class UsageCount:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """48 hours and 30 days, oldest first, the current ones last, zeros included."""
+    """48 hours and 30 days or fewer, oldest first, the current ones last, zeros included."""
 
     hours: tuple[UsageCount, ...]
     days: tuple[UsageCount, ...]
+
+
+UnusualKind = Literal["unseen", "replaced", "refusals", "burst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unusual:
+    """Something about the use of a key, or of an account's keys, that a person should look at."""
+
+    kind: UnusualKind
+    since: float
+    """Unix seconds."""
+    reason: str
+    """One sentence without a full stop, of our own words and figures only."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyActivity:
+    """How a key was used in the last days, and what was unusual about it."""
+
+    key_id: str
+    days: tuple[UsageCount, ...]
+    unusual: tuple[Unusual, ...]
 
 
 @dataclass(frozen=True, slots=True)

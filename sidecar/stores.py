@@ -5,11 +5,11 @@ Every method may raise `denials.StoreUnavailable`; nothing else of a driver's ma
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from sidecar.model import Admission, Handle, Limit, Quota, Verdict
-from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Usage
+from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Unusual, Usage
 
 
 class AdmissionStore(Protocol):
@@ -84,8 +84,8 @@ class KeyStore(Protocol):
         """Walk all accounts that have keys, each once, in no order. For operators, not for the hot path."""
         ...
 
-    async def usage(self, account: str, key_id: str, now: float) -> Usage:
-        """Count by hour and by day (UTC), the ones that contain `now` last."""
+    async def usage(self, account: str, key_id: str, now: float, days: int = 30) -> Usage:
+        """Count by hour and by day (UTC), the ones that contain `now` last. `days` are from 3 to 30."""
         ...
 
 
@@ -160,7 +160,22 @@ class PinStore(Protocol):
         ...
 
 
-class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleStore, PinStore, Protocol):
+class ActivityStore(Protocol):
+    """Remembers what was unusual, by the id of a key; of an account's keys together, by the empty text."""
+
+    async def note_unusual(self, account: str, key_id: str, found: Unusual, now: float) -> bool:
+        """Remember this for `activity.KEEP_S`, in the place of an older one of its kind; False when it is no news.
+
+        See `activity.is_news`. What is no news changes nothing.
+        """
+        ...
+
+    async def unusual(self, account: str, now: float) -> Mapping[str, tuple[Unusual, ...]]:
+        """Return all that is remembered of an account, in the order of its kinds."""
+        ...
+
+
+class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleStore, PinStore, ActivityStore, Protocol):
     """One environment's store: all of the above in one place."""
 
     async def ping(self) -> None:

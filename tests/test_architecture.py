@@ -14,7 +14,7 @@ CEILING_FUNCTION_LINES = 40
 
 INSIDE = {
     *("gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover", "looking"),
-    *("pinning", "tool_classes"),
+    *("pinning", "tool_classes", "activity", "key_activity"),
 }
 PURE = {"model", "records", "denials", "bounded"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -33,8 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{name: {*PURE, "ports", "stores", "policy", *INSIDE} for name in INSIDE},
     "edge": {*PURE, "faults", "sockets", "regular_file", "ports", "stores", "policy", *INSIDE},
     "config": {*PURE, "tls", "policy", "config"},
-    "lasting": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config"},
+    "lasting": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "unusual_reports"},
     "pin_reports": {"policy", "edge"},
+    "unusual_reports": {*PURE, "policy", "edge"},
     "wiring": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "pin_reports"},
     "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring"},
     "auditing": {*PURE, "policy", "edge", "config", "wiring"},

@@ -20,7 +20,7 @@ from sidecar.denials import (
 )
 from sidecar.management import ManagementApi, RestAnswer
 from sidecar.model import CredentialKind, Principal, RequestFacts
-from sidecar.records import KeyAct
+from sidecar.records import KeyAct, Unusual
 from tests.keyrings import Bench, opened
 
 ROOT = "/api/api-keys"
@@ -68,7 +68,7 @@ class Rest:
 @pytest.fixture
 async def rest(tmp_path: Path) -> AsyncIterator[Rest]:
     async with opened(tmp_path, max_per_account=3) as bench:
-        yield Rest(ManagementApi(bench.keyring), bench)
+        yield Rest(ManagementApi(bench.keyring, bench.store), bench)
 
 
 async def test_a_key_is_made(rest: Rest) -> None:
@@ -164,6 +164,30 @@ async def test_usage_is_shown(rest: Rest) -> None:
     assert usage["days"][0]["start"] == "2026-12-17T00:00:00Z"
 
 
+async def test_activity_is_shown_page_by_page(rest: Rest) -> None:
+    old = await rest.made("old")
+    rest.bench.clock.now += 1
+    new = await rest.made("new")
+    now = rest.bench.keyring.now
+    found = Unusual("burst", now - 3_601.5, "Why")
+    await rest.bench.store.count_refusal("acme", new["id"])
+    await rest.bench.store.note_unusual("acme", old["id"], found, now)
+    await rest.bench.store.note_unusual("acme", "", found, now)
+    shown = {"kind": "burst", "since": "2027-01-15T06:59:59Z", "reason": "Why"}
+    first = await rest.read("/activity", query="limit=1")
+    [activity] = first["keys"]
+    assert (activity["id"], activity["unusual"], first["unusual"]) == (new["id"], [], [shown])
+    assert [day["refused"] for day in activity["days"]] == [0] * 6 + [1]
+    assert activity["days"][-1]["start"] == "2027-01-15T00:00:00Z"
+    last = await rest.read("/activity", query=f"limit=1&cursor={first['nextCursor']}")
+    assert [(key["id"], key["unusual"]) for key in last["keys"]] == [(old["id"], [shown])]
+    assert last["nextCursor"] is None
+    stranger = await rest.read("/activity", who=caller("other"))
+    assert stranger == {"keys": [], "unusual": [], "nextCursor": None}
+    with pytest.raises(InvalidRequest):
+        await rest.read("/activity", query="limit=0")
+
+
 async def test_another_accounts_key_is_not_found(rest: Rest) -> None:
     made = await rest.made()
     stranger = caller("other")
@@ -181,6 +205,8 @@ async def test_another_accounts_key_is_not_found(rest: Rest) -> None:
         (ROOT + "/key_0123456789AB", ("GET", "DELETE")),
         (ROOT + "/key_0123456789AB/rotate", ("POST",)),
         (ROOT + "/key_0123456789AB/usage", ("GET",)),
+        (ROOT + "/activity", ("GET",)),
+        (ROOT + "/activity/", None),
         (ROOT + "/", None),
         (ROOT + "//key_0123456789AB", None),
         (ROOT + "/key_0123456789AB/", None),
@@ -315,7 +341,9 @@ async def test_a_key_cannot_manage_keys(rest: Rest) -> None:
 async def test_management_may_be_restricted(
     rest: Rest, scope: str | None, client_ids: tuple[str, ...], who: Principal, denial: type[Denial]
 ) -> None:
-    restricted = Rest(ManagementApi(rest.bench.keyring, scope=scope, client_ids=client_ids), rest.bench)
+    restricted = Rest(
+        ManagementApi(rest.bench.keyring, rest.bench.store, scope=scope, client_ids=client_ids), rest.bench
+    )
     for method in ("GET", "POST"):
         with pytest.raises(denial) as caught:
             await restricted.call(method, body={"name": "k"}, who=who)

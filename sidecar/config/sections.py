@@ -124,6 +124,16 @@ class ManagementConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class UnusualConfig:
+    """What of the use of keys counts as unusual."""
+
+    unseen_days: int = setting(v.whole(1, 3650, of="days"), 60)
+    rise: int = setting(v.whole(2, 1_000, of="times"), 10)
+    min_requests: int = setting(v.whole(1, _MOST), 500)
+    min_refused: int = setting(v.whole(1, _MOST), 50)
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKeysConfig:
     """API keys."""
 
@@ -134,6 +144,7 @@ class ApiKeysConfig:
     max_per_account: int = setting(v.whole(1, _MOST), 50)
     offline_grace_s: int = setting(v.whole(0, _DAY_S, of="seconds"), 60)
     management: ManagementConfig = nested(ManagementConfig)
+    unusual: UnusualConfig = nested(UnusualConfig)
 
 
 @dataclass(frozen=True, slots=True)

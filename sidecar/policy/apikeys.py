@@ -153,8 +153,8 @@ def describe_usage(key_id: str, usage: Usage) -> dict[str, Any]:
     """Show how often a key was used, oldest first."""
     return {
         "id": key_id,
-        "hours": [_describe_count(count) for count in usage.hours],
-        "days": [_describe_count(count) for count in usage.days],
+        "hours": [describe_count(count) for count in usage.hours],
+        "days": [describe_count(count) for count in usage.days],
     }
 
 
@@ -163,7 +163,8 @@ def rfc3339(moment: float) -> str:
     return datetime.fromtimestamp(moment // 1, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _describe_count(count: UsageCount) -> dict[str, Any]:
+def describe_count(count: UsageCount) -> dict[str, Any]:
+    """Show how much was asked for in an hour or a day."""
     return {
         "start": rfc3339(count.start),
         "requests": count.requests,

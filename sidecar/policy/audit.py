@@ -33,6 +33,8 @@ WRITE: Final = "write"
 MANAGEMENT: Final = "management"
 CATALOGUE: Final = "catalogue"
 """What became of the definitions of the upstream's tools."""
+ACTIVITY: Final = "activity"
+"""What was unusual about the use of keys."""
 SIGNED: Final = frozenset({START, CHECKPOINT, END})
 """What a record of another kind says is up to who makes it: these are all that matter here."""
 

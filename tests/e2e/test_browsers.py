@@ -249,6 +249,7 @@ async def test_a_preflight_of_the_key_management_names_the_methods_of_its_path(s
         (f"{KEYS}/key_000000000000", {"get", "delete", "options"}),
         (f"{KEYS}/key_000000000000/rotate", {"post", "options"}),
         (f"{KEYS}/key_000000000000/usage", {"get", "options"}),
+        (f"{KEYS}/activity", {"get", "options"}),
     ):
         answer = await bed.client.options(path, headers=asked)
         assert answer.status_code == 204

@@ -45,6 +45,7 @@ PUBLIC: Mapping[str, Who] = {
     EITHER_ROUTE: {method: only("token", "key") for method in ("GET", "POST", "DELETE")},
     IN_BAND_ROUTE: {method: only("token") for method in ("GET", "POST", "DELETE")},
     KEYS: {method: only("token") for method in ("GET", "POST")},
+    f"{KEYS}/activity": {"GET": only("token")},
     KEY: {method: only("token") for method in ("GET", "DELETE")},
     f"{KEY}/rotate": {"POST": only("token")},
     f"{KEY}/usage": {"GET": only("token")},

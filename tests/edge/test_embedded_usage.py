@@ -15,6 +15,8 @@ from sidecar.edge.embedded.database import Database
 from sidecar.edge.embedded.usage import UsageCounts
 from tests.stores import NOON, PATIENT_S, FakeClock
 
+NEVER = (None, None, None)
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
@@ -50,7 +52,7 @@ async def test_counts_are_written_after_a_while_and_again_after_the_next_use(
     for requests in (1, 2):
         use(usage, clock)
         await written(database, requests)
-    assert database.read("SELECT * FROM last_uses") == [("acme", "key_a", NOON)]
+    assert database.read("SELECT * FROM last_uses") == [("acme", "key_a", NOON, NOON, None)]
     await usage.aclose()
 
 
@@ -63,7 +65,7 @@ async def test_counts_that_cannot_be_written_are_kept_for_the_next_time(
     connection.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable):
         await usage.flush()
-    assert usage.last_use("acme", "key_a", None) == NOON
+    assert usage.uses("acme", "key_a", NEVER) == (NOON, NOON, None)
     connection.execute("ROLLBACK")
     connection.close()
     use(usage, clock)
@@ -131,7 +133,7 @@ async def test_what_is_counted_during_a_write_is_written_next(database: Database
     usage = UsageCounts(database, clock, flush_s=0.001)
     use(usage, clock)
     async with asyncio.timeout(PATIENT_S):
-        while usage.last_use("acme", "key_b", None) is None:
+        while usage.uses("acme", "key_b", NEVER) == NEVER:
             await asyncio.sleep(0)
             if usage._being_written:
                 usage.count("acme", "key_b", clock.now, refused=False, write=False)

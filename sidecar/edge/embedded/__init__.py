@@ -8,6 +8,7 @@ from typing import Final
 
 from sidecar.bounded import BoundedDict
 from sidecar.denials import StoreUnavailable
+from sidecar.edge.embedded.activity import SqliteActivity
 from sidecar.edge.embedded.admission import LocalAdmission
 from sidecar.edge.embedded.claim import sole_server
 from sidecar.edge.embedded.copies import Copies
@@ -25,7 +26,7 @@ PROBE_S: Final = 0.5
 """Who asks whether the file takes writes seldom waits a second for the answer; a change may wait longer."""
 
 
-class EmbeddedStore(LocalAdmission, SqliteKeys, SqlitePins, SqliteRevocations):
+class EmbeddedStore(LocalAdmission, SqliteActivity, SqliteKeys, SqlitePins, SqliteRevocations):
     """`stores.Store` in one process and one file, which the command may change meanwhile."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:

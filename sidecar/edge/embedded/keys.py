@@ -8,16 +8,19 @@ from typing import Final
 
 from sidecar.edge.embedded.copies import COLUMNS, NAMES, Copies, key_record, row_of
 from sidecar.edge.embedded.database import Database
-from sidecar.edge.embedded.usage import UsageCounts
+from sidecar.edge.embedded.usage import DAYS, UsageCounts
 from sidecar.records import KeyRecord, StoredKey, Usage
 
 ACCOUNTS_AT_ONCE: Final = 500
 MARKS: Final = ", ".join("?" * len(NAMES))
 INSERT: Final = f"INSERT INTO keys ({COLUMNS}) VALUES ({MARKS}) ON CONFLICT (id) DO NOTHING"  # noqa: S608 - constants
 REPLACE: Final = f"UPDATE keys SET ({COLUMNS}) = ({MARKS}) WHERE id = ? AND account = ? AND version = ?"  # noqa: S608 - constants
+USES: Final = "SELECT used_at, returned_at, silent_s FROM last_uses WHERE account = ? AND key_id = ?"
 PAGE: Final = f"""
-    SELECT {COLUMNS}, (SELECT used_at FROM last_uses WHERE account = keys.account AND key_id = keys.id)
-    FROM keys WHERE account = ?1 AND
+    SELECT {COLUMNS}, used_at, returned_at, silent_s
+    FROM keys LEFT JOIN (SELECT account AS whose, key_id, used_at, returned_at, silent_s FROM last_uses)
+        ON whose = account AND key_id = id
+    WHERE account = ?1 AND
         (?2 IS NULL OR (created_at, id) < (SELECT created_at, id FROM keys WHERE account = ?1 AND id = ?2))
     ORDER BY created_at DESC, id DESC LIMIT ?3"""  # noqa: S608 - a constant
 
@@ -40,8 +43,8 @@ class SqliteKeys:
         record = self._copies.record(account, key_id)
         if record is None:
             return None
-        rows = self._database.read("SELECT used_at FROM last_uses WHERE account = ? AND key_id = ?", account, key_id)
-        return StoredKey(record, self._usage.last_use(account, key_id, rows[0][0] if rows else None))
+        rows = self._database.read(USES, account, key_id)
+        return StoredKey(record, *self._usage.uses(account, key_id, rows[0] if rows else (None, None, None)))
 
     async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
         """See `stores.KeyStore`. An id that is taken is not added either."""
@@ -74,7 +77,7 @@ class SqliteKeys:
     async def page(self, account: str, *, limit: int, after: str | None) -> list[StoredKey]:
         """See `stores.KeyStore`."""
         rows = self._database.read(PAGE, account, after, limit)
-        return [StoredKey(key_record(row[:-1]), self._usage.last_use(account, row[0], row[-1])) for row in rows]
+        return [StoredKey(key_record(row[:-3]), *self._usage.uses(account, row[0], row[-3:])) for row in rows]
 
     async def accounts(self) -> AsyncIterator[str]:
         """See `stores.KeyStore`."""
@@ -85,9 +88,9 @@ class SqliteKeys:
                 yield account
             last = rows[-1][0]
 
-    async def usage(self, account: str, key_id: str, now: float) -> Usage:
+    async def usage(self, account: str, key_id: str, now: float, days: int = DAYS) -> Usage:
         """See `stores.KeyStore`."""
-        return await self._usage.usage(account, key_id, now)
+        return await self._usage.usage(account, key_id, now, days)
 
 
 def tell(writer: sqlite3.Connection, account: str) -> None:

@@ -82,4 +82,13 @@ PINNED: Final = (
     "CREATE TABLE pins (upstream TEXT NOT NULL, name TEXT NOT NULL, pin TEXT NOT NULL, PRIMARY KEY (upstream, name))",
 )
 
-MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED)
+WATCHED: Final = (
+    "ALTER TABLE last_uses ADD COLUMN returned_at REAL",
+    "ALTER TABLE last_uses ADD COLUMN silent_s REAL",
+    """CREATE TABLE unusual (
+        account TEXT NOT NULL, key_id TEXT NOT NULL, kind TEXT NOT NULL, since REAL NOT NULL, noted_at REAL NOT NULL,
+        reason TEXT NOT NULL, PRIMARY KEY (account, key_id, kind)
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.embedded.database import Database
@@ -22,15 +22,29 @@ ADD: Final = (
     "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, key_id, hour) DO UPDATE SET"
     " requests = requests + excluded.requests, refused = refused + excluded.refused, writes = writes + excluded.writes"
 )
-USE: Final = (
-    "INSERT INTO last_uses VALUES (?, ?, ?) ON CONFLICT (account, key_id) DO UPDATE SET"
-    " used_at = max(used_at, excluded.used_at)"
-)
+DAY_S: Final = 86_400
+USE: Final = """
+    INSERT INTO last_uses VALUES (?1, ?2, ?4, coalesce(?5, ?3), ?6) ON CONFLICT (account, key_id) DO UPDATE SET
+    returned_at = coalesce(?5, iif(?3 - used_at >= 86400, ?3, returned_at)),
+    silent_s = coalesce(?6, iif(?3 - used_at >= 86400, ?3 - used_at, silent_s)),
+    used_at = max(used_at, ?4)"""
+"""Does in the file what `followed` does."""
 READ: Final = "SELECT hour, requests, refused, writes FROM usage WHERE account = ? AND key_id = ? AND hour >= ?"
 
 Counts = dict[tuple[str, str, int], list[int]]
 """Requests, refused and writes, by account, key and hour since 1970."""
-LastUses = dict[tuple[str, str], float]
+
+
+class Uses(NamedTuple):
+    """The uses of a key in a stretch of time; when it was used again after a day's silence, and how long that was."""
+
+    first: float
+    last: float
+    returned: float | None = None
+    silent_s: float | None = None
+
+
+LastUses = dict[tuple[str, str], Uses]
 
 
 class UsageCounts:
@@ -63,20 +77,26 @@ class UsageCounts:
         else:
             counts[0] += 1
             counts[2] += write
-            self._last_uses[account, key_id] = now
+            uses = Uses(now, now)
+            before = self._last_uses.get((account, key_id))
+            self._last_uses[account, key_id] = uses if before is None else followed(before, uses)
         if self._timer is None and self._flush is None:
             self._timer = asyncio.get_running_loop().call_later(self._flush_s, self._start_flush)
 
-    def last_use(self, account: str, key_id: str, written: float | None) -> float | None:
-        """Return a key's last use, given the one on file."""
-        key = (account, key_id)
-        uses = (written, self._being_written.get(key), self._last_uses.get(key))
-        return max([used_at for used_at in uses if used_at is not None], default=None)
+    def uses(self, account: str, key_id: str, written: Sequence[float | None]) -> Sequence[float | None]:
+        """Return a key's last use, last return and the silence before it, given those on file (`records.StoredKey`)."""
+        last, returned, silent_s = written
+        known = None if last is None else Uses(last, last, returned, silent_s)
+        for uses in (self._being_written.get((account, key_id)), self._last_uses.get((account, key_id))):
+            known = uses if known is None else known if uses is None else followed(known, uses)
+        if known is None:
+            return written
+        return known.last, known.first if known.returned is None else known.returned, known.silent_s
 
-    async def usage(self, account: str, key_id: str, now: float) -> Usage:
+    async def usage(self, account: str, key_id: str, now: float, days: int) -> Usage:
         """See `stores.KeyStore`."""
         hour = int(now // 3_600)
-        first = (hour // 24 - DAYS + 1) * 24
+        first = (hour // 24 - days + 1) * 24
         # What is being written now is on file by the time the writing thread gets to this query.
         counts = {key[2]: list(row) for key, row in self._counts.items() if key[:2] == (account, key_id)}
         for written_hour, *row in await self._database.read_later(READ, account, key_id, first):
@@ -102,7 +122,9 @@ class UsageCounts:
         except StoreUnavailable:
             if len(counts) + len(self._counts) <= self._max_unwritten:
                 merge(self._counts, counts)
-                self._last_uses = last_uses | self._last_uses
+                for key, uses in self._last_uses.items():
+                    last_uses[key] = followed(last_uses[key], uses) if key in last_uses else uses
+                self._last_uses = last_uses
             raise
         finally:
             self._being_written = {}
@@ -130,7 +152,7 @@ class UsageCounts:
 
     def _write(self, writer: sqlite3.Connection, counts: Counts, last_uses: LastUses) -> None:
         writer.executemany(ADD, [(*key, *row) for key, row in counts.items()])
-        writer.executemany(USE, [(*key, used_at) for key, used_at in last_uses.items()])
+        writer.executemany(USE, [(*key, *uses) for key, uses in last_uses.items()])
         now = self._clock()
         hour = int(now // 3_600)
         if hour != self._pruned_hour:
@@ -138,6 +160,15 @@ class UsageCounts:
             writer.execute("DELETE FROM revoked_tokens WHERE expires_at < ?", (now,))
             writer.execute("DELETE FROM handles WHERE expires_at < ?", (now,))
             self._pruned_hour = hour
+
+
+def followed(before: Uses, after: Uses) -> Uses:
+    """Put two stretches together."""
+    silent_s = after.first - before.last
+    returned = (after.first, silent_s) if silent_s >= DAY_S else (before.returned, before.silent_s)
+    if after.returned is not None:
+        returned = (after.returned, after.silent_s)
+    return Uses(before.first, max(before.last, after.last), *returned)
 
 
 def merge(into: Counts, counts: Counts) -> None:

@@ -63,6 +63,11 @@ class Audited:
         if self._auditor is not None:
             self._auditor.act(audit.CATALOGUE, members)
 
+    def unusual(self, members: Mapping[str, Any]) -> None:
+        """Record what was unusual about the use of keys."""
+        if self._auditor is not None:
+            self._auditor.act(audit.ACTIVITY, members)
+
     async def act(self, exchange: Exchange, permit: ManagementPermit[Act]) -> RestAnswer:
         """Do what a call of the key management asked for, and record what it changed.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
+from sidecar.edge.redis.activity import RedisActivity
 from sidecar.edge.redis.addresses import Place, place
 from sidecar.edge.redis.admission import RedisAdmission
 from sidecar.edge.redis.cluster import Cluster
@@ -23,7 +24,7 @@ from sidecar.edge.redis.usage import RedisUsage
 __all__ = ["RedisStore"]
 
 
-class RedisStore(RedisAdmission, RedisHandles, RedisKeys, RedisPins, RedisRevocations, RedisUsage):
+class RedisStore(RedisActivity, RedisAdmission, RedisHandles, RedisKeys, RedisPins, RedisRevocations, RedisUsage):
     """`stores.Store` on one Redis, on the master that sentinels name, or on a cluster."""
 
     @classmethod

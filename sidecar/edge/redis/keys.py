@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ REPLACE: Final = Script("replace_key")
 PAGE: Final = Script("page")
 
 
+TIMES: Final = ("last_used", "returned", "silent")
+"""What `admit` writes beside a record, in microseconds."""
 CLAIM_S: Final = 60
 """How long the name of a key that is not there yet may stand for nothing."""
 
@@ -34,8 +36,8 @@ class RedisKeys(RedisChanges):
 
     async def get(self, account: str, key_id: str) -> StoredKey | None:
         """See `stores.KeyStore`."""
-        record, last_used_us = await self._link.call("HMGET", names.record(account, key_id), "record", "last_used")
-        return None if record is None else stored_key(record, last_used_us)
+        record, *times_us = await self._link.call("HMGET", names.record(account, key_id), "record", *TIMES)
+        return None if record is None else stored_key(record, times_us)
 
     async def add(self, record: KeyRecord, *, max_active: int | None, now: float) -> bool:
         """See `stores.KeyStore`. An id that is taken is not added either."""
@@ -129,6 +131,8 @@ def key_record(text: bytes) -> KeyRecord:
         raise StoreUnavailable("store_unavailable", detail=f"a stored key record is unreadable: {error!r}") from error
 
 
-def stored_key(record: bytes, last_used_us: bytes | None) -> StoredKey:
-    """Put a record and its last use together."""
-    return StoredKey(key_record(record), None if last_used_us is None else int(last_used_us) / US_PER_S)
+def stored_key(record: bytes, times_us: Sequence[bytes | None]) -> StoredKey:
+    """Put a record and its `TIMES` together."""
+    return StoredKey(
+        key_record(record), *[None if time_us is None else int(time_us) / US_PER_S for time_us in times_us]
+    )

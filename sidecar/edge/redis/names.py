@@ -41,6 +41,11 @@ def usage(account: str, key_id: str, day: int) -> str:
     return f"sidecar:{{{account}}}:usage:{key_id}:{day}"
 
 
+def unusual(account: str) -> str:
+    """Name the hash of what was unusual about the account's keys."""
+    return f"sidecar:{{{account}}}:unusual"
+
+
 def owner(key_id: str) -> str:
     """Name where the account of a key stands, for whoever knows only its id."""
     return f"sidecar:key:{key_id}"

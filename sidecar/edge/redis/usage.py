@@ -18,19 +18,19 @@ Counts = dict[tuple[int, bytes], int]
 class RedisUsage(OnRedis):
     """Reads what `admit` counted."""
 
-    async def usage(self, account: str, key_id: str, now: float) -> Usage:
+    async def usage(self, account: str, key_id: str, now: float, days: int = DAYS) -> Usage:
         """See `stores.KeyStore`."""
         today, this_hour = int(now // 86_400), int(now // 3_600)
-        days = range(today - DAYS + 1, today + 1)
-        replies = await asyncio.gather(*[self._link.call("HGETALL", names.usage(account, key_id, day)) for day in days])
+        read = range(today - days + 1, today + 1)
+        replies = await asyncio.gather(*[self._link.call("HGETALL", names.usage(account, key_id, day)) for day in read])
         counts: Counts = {}
-        for day, reply in zip(days, replies, strict=True):
+        for day, reply in zip(read, replies, strict=True):
             for field, value in zip(reply[::2], reply[1::2], strict=True):
                 hour, _, kind = field.partition(b":")
                 counts[day * 24 + int(hour), kind] = int(value)
         return Usage(
             hours=tuple([total(counts, hour, 1) for hour in range(this_hour - HOURS + 1, this_hour + 1)]),
-            days=tuple([total(counts, day * 24, 24) for day in days]),
+            days=tuple([total(counts, day * 24, 24) for day in read]),
         )
 
 

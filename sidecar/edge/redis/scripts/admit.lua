@@ -15,13 +15,14 @@ if ARGV[3] == '1' then
   next_key = 3
 end
 
-local key, usage
+local key, usage, last_used
 if ARGV[4] ~= '' then
   key, usage = KEYS[next_key], KEYS[next_key + 1]
   next_key = next_key + 2
   if math.floor(now_us / 86400000000) ~= tonumber(ARGV[5]) then return 'd' .. stamp end
-  local version = redis.call('HGET', key, 'version')
-  if version ~= ARGV[4] then
+  local known = redis.call('HMGET', key, 'version', 'last_used')
+  last_used = tonumber(known[2])
+  if known[1] ~= ARGV[4] then
     return 'k' .. stamp .. (redis.call('HGET', key, 'record') or '')
   end
 end
@@ -62,7 +63,14 @@ if key and ARGV[6] ~= '0' and not peeks then
   for _, field in ipairs(fields) do
     if redis.call('HINCRBY', usage, field, 1) == 1 then redis.call('EXPIRE', usage, 2678400) end
   end
-  if goes_on then redis.call('HSET', key, 'last_used', now_us) end
+  if goes_on then
+    redis.call('HSET', key, 'last_used', now_us)
+    if not last_used then
+      redis.call('HSET', key, 'returned', now_us)
+    elseif now_us - last_used >= 86400000000 then
+      redis.call('HSET', key, 'returned', now_us, 'silent', now_us - last_used)
+    end
+  end
 end
 
 for i = 0, handles - 1 do
