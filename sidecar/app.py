@@ -117,13 +117,14 @@ class Sidecar:
         """
         before, after = self._serving, self._generation(config, self._serving)
         try:
-            self._port.show(config.listen.tls)
+            show_certificate = self._port.showing(config.listen.tls)
             await self._lasting.key_sets.use(key_sources(config))
             await after.prepare()
         except BaseException:
             self._generations.discard(after)
             await after.aclose()
             raise
+        show_certificate()
         self._lasting.go_by(config)
         self.telemetry.use(level=config.log.level, access=config.log.access, shadowed=lasting.shadowed_rules(config))
         self._config, self._serving = config, after

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from sidecar.config import DrainConfig, ListenConfig, ServerTlsConfig
@@ -82,17 +84,21 @@ class PublicPort:
             probe_when_silent(bound)
         self.url = http_url(self._server.sockets[0].getsockname(), tls=self._listener.tls is not None)
 
-    def show(self, tls: ServerTlsConfig) -> None:
-        """Show this certificate to those who connect from now on, if it is another.
+    def showing(self, tls: ServerTlsConfig) -> Callable[[], None]:
+        """Return what has this certificate shown to those who connect from then on, if it is another.
 
         Raises:
-            ValueError: it can't be used; the old one is shown on.
+            ValueError: it can't be used.
         """
-        if self._listener.tls is not None and tls.cert is not None and tls.key is not None and tls != self._shown:
-            # A new one: OpenSSL mends none in part, and one that has an old kind of key would go on showing that.
-            self._listener.tls = server_context(tls.cert, tls.key)
-            self._telemetry.watched.certificate_expires_at = expires_at(tls.cert)
-            self._shown = tls
+        if self._listener.tls is None or tls.cert is None or tls.key is None or tls == self._shown:
+            return lambda: None
+        # A new one: OpenSSL mends none in part, and one that has an old kind of key would go on showing that.
+        return partial(self._show, tls, server_context(tls.cert, tls.key), expires_at(tls.cert))
+
+    def _show(self, tls: ServerTlsConfig, context: ssl.SSLContext, ends_at: float) -> None:
+        self._listener.tls = context
+        self._telemetry.watched.certificate_expires_at = ends_at
+        self._shown = tls
 
     def drain(self) -> None:
         """Have each answer be the last one of its connection."""

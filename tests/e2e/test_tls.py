@@ -17,6 +17,7 @@ from aiohttp import web
 from cryptography import x509
 
 from sidecar import config
+from sidecar.edge.jwks import KeySets
 from sidecar.tls import server_context
 from tests.certificates import Authority
 from tests.e2e.bed import JWT_ROUTE, Bed, assert_refused, config_text, credentials, merged, request
@@ -97,6 +98,22 @@ async def test_a_renewed_certificate_is_shown_to_the_next_who_connects_and_open_
         await bed.sidecar.reload(config.load(config_text(bed.settings), {}, lambda path: Path(path).read_bytes()))
         assert (await client.post(JWT_ROUTE, json=request("ping"), headers=headers)).status_code == 200
     assert await serial(bed) != first
+
+
+async def test_a_renewed_certificate_is_not_shown_when_what_else_has_changed_can_not_take_effect(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = await start(listen={"tls": OURS.certify().written(tmp_path, "sidecar")})
+    first = await serial(bed)
+
+    async def fail(*_: object) -> None:
+        raise OSError("the keys can't be had")
+
+    monkeypatch.setattr(KeySets, "use", fail)
+    OURS.certify().written(tmp_path, "sidecar")
+    with pytest.raises(OSError, match="can't be had"):
+        await bed.sidecar.reload(config.load(config_text(bed.settings), {}, lambda path: Path(path).read_bytes()))
+    assert await serial(bed) == first
 
 
 @pytest.mark.parametrize(("old_bits", "new_bits"), [(None, 2048), (2048, None)])
