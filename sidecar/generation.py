@@ -66,7 +66,7 @@ class Generation:
             management=ManagementApi(self.keyring, lasting.store, scope=rule.scope, client_ids=rule.client_ids),
             upstream=self.upstream,
             handover=wiring.handover(config, store=lasting.store, tools=tools, client=self.upstream, signer=signer),
-            front=wiring.front(config, signer.jwks()),
+            front=wiring.front(config, signer.jwks(), telemetry),
             observer=telemetry,
             audited=lasting.audited,
             max_body_bytes=config.max_body_bytes,

@@ -23,6 +23,7 @@ from sidecar.handover import Handover
 from sidecar.keyring import Keyring
 from sidecar.lasting import Lasting, shadowed_rules
 from sidecar.model import BearerToken, Headers, IdentityKey, PresentedKey, Principal
+from sidecar.pages import pages
 from sidecar.pin_reports import PinReports
 from sidecar.pinning import Known as KnownPins
 from sidecar.pinning import NoPins, Pinning
@@ -156,7 +157,7 @@ def handover(config: Config, *, store: Store, tools: ToolClasses, client: Upstre
     return Handover(store, tools, time.time, end_session, filter_lists=_filter_lists(config))
 
 
-def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
+def front(config: Config, identity_keys: Mapping[str, Any], telemetry: Telemetry) -> Front:
     """Return what every request meets first, with all that is published."""
     discovery = Discovery(
         public_url=config.public_url,
@@ -170,7 +171,7 @@ def front(config: Config, identity_keys: Mapping[str, Any]) -> Front:
         allowed_origins=config.allowed_origins,
         pass_headers=config.upstream.pass_headers,
     )
-    return Front(browsers, discovery, identity_keys)
+    return Front(browsers, discovery, identity_keys, pages(config, telemetry))
 
 
 def authenticators(config: Config, lasting: Lasting) -> Authenticators:

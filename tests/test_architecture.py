@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lasting": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "unusual_reports"},
     "pin_reports": {"policy", "edge"},
     "unusual_reports": {*PURE, "policy", "edge"},
-    "wiring": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "pin_reports"},
+    "pages": {"policy", "edge", "config"},
+    "wiring": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "pin_reports", "pages"},
     "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring"},
     "auditing": {*PURE, "policy", "edge", "config", "wiring"},
     "explaining": {

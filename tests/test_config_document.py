@@ -136,7 +136,6 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
         "routes: [{path: /mcp, credentials: [jwt], confirmation: inherit}]",
         "confirmation: {}",
         "tracing: {}",
-        "key_page: {}",
         "limits: {failed_auth: {per: address}}",
     ],
 )

@@ -175,3 +175,12 @@ def test_several_issuers_with_prefixes_of_their_own_are_fine() -> None:
 def test_an_issuer_is_configured_once() -> None:
     text = issuers("issuer: 'https://a.test', account_prefix: a", "issuer: 'https://a.test', account_prefix: b")
     assert refused(text) == [("jwt.issuers[1].issuer", 4)]
+
+
+def test_people_sign_in_at_the_first_issuer_so_a_client_without_one_is_refused() -> None:
+    assert refused("key_page:\n  client_id: pages\n") == [("key_page.client_id", 2)]
+    config = loaded(
+        issuer() + "\nkey_page: {client_id: 'my pages', scopes: [openid, 'mcp:full', 'api://x/.default']}\n"
+    )
+    assert config.key_page.client_id == "my pages"
+    assert config.key_page.scopes == ("openid", "mcp:full", "api://x/.default")

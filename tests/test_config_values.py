@@ -55,6 +55,7 @@ ALLOWED = [
     ("log.level", ["debug", "info", "warning", "error"]),
     ("audit.file", ["audit.log", "/var/lib/sidecar/audit.log"]),
     ("audit.arguments", ["none", "digest", "full"]),
+    ("key_page.client_id", ["null"]),
     ("log.access", ["true", "false"]),
 ]
 
@@ -107,6 +108,7 @@ REFUSED = [
     ("api_keys.max_per_account", ["0"]),
     ("api_keys.offline_grace_s", ["-1"]),
     ("api_keys.management.scope", ["'a b'", "''", "'a\"'"]),
+    ("key_page.client_id", ["''", "17"]),
     ("catalogue.refresh_s", ["0"]),
     ("catalogue.account", ["''", "a b", "'ä'", "a" * 129, "'a*'"]),
     ("limits.on_store_failure", ["LOCAL", "null", "fail"]),
@@ -209,6 +211,7 @@ LISTS_REFUSED = [
     ("access.tools.write", ["''", '"\\x7f"']),
     ("access.tools.destructive", ["''", "[]"]),
     ("audit.redact", ["''", "17", "null"]),
+    ("key_page.scopes", ["''", "'a b'", "null"]),
 ]
 
 

@@ -17,6 +17,7 @@ from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, U
 from sidecar.config.crosscheck import CROSS_RULES
 from sidecar.config.document import ConfigError, Problem, ReadFile
 from sidecar.config.journals import AuditConfig, LogConfig
+from sidecar.config.pages import KeyPageConfig
 from sidecar.config.reader import listing, read, section
 from sidecar.config.restart import changed, settled
 from sidecar.config.sections import (
@@ -48,6 +49,7 @@ __all__ = [
     "IdentityConfig",
     "IssuerConfig",
     "JwtConfig",
+    "KeyPageConfig",
     "LimitsConfig",
     "ListenConfig",
     "LogConfig",

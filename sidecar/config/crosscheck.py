@@ -102,6 +102,11 @@ def _workers_share_a_store(config: Config) -> Iterator[Complaint]:
         yield "workers", "must be 1 with the embedded store; more need a shared one, such as redis://"
 
 
+def _people_have_somewhere_to_sign_in(config: Config) -> Iterator[Complaint]:
+    if readable(config.key_page.client_id) and config.key_page.client_id is not None and not config.jwt.issuers:
+        yield "key_page.client_id", "must be null while jwt.issuers is empty: people sign in at the first of them"
+
+
 CROSS_RULES: Final[tuple[CrossRule[Config], ...]] = (
     (("admin.port", "admin.host", "listen.port", "listen.host"), _listeners_differ),
     (("upstream.url", "listen.host", "listen.port"), _upstream_is_another),
@@ -111,4 +116,5 @@ CROSS_RULES: Final[tuple[CrossRule[Config], ...]] = (
     (("identity.keys", "identity.algorithm"), _identity_keys_fit),
     (("identity.keys", "store.url", "identity.algorithm"), _replicas_share_identity_keys),
     (("workers", "store.url"), _workers_share_a_store),
+    (("key_page.client_id", "jwt.issuers"), _people_have_somewhere_to_sign_in),
 )

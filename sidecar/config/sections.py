@@ -16,6 +16,7 @@ from sidecar.config.access import AccessConfig, ModeConfig
 from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, UpstreamConfig
 from sidecar.config.document import Entry
 from sidecar.config.journals import AuditConfig, LogConfig
+from sidecar.config.pages import KeyPageConfig
 from sidecar.config.reader import UNREADABLE, Complaint, listed, nested, optional, readable, section, setting
 from sidecar.model import CredentialKind, IdentityKey, Limit, Route
 
@@ -247,3 +248,4 @@ class Config:
     drain: DrainConfig = nested(DrainConfig)
     log: LogConfig = nested(LogConfig)
     audit: AuditConfig = nested(AuditConfig)
+    key_page: KeyPageConfig = nested(KeyPageConfig)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.denials import InvalidJson, InvalidRequest
@@ -28,11 +29,11 @@ def urls(issuer: str) -> tuple[str, str]:
     )
 
 
-def jwks_uri(document: bytes, issuer: str) -> str:
-    """Return the address of the key set from an issuer's metadata (RFC 8414 section 2).
+def read(document: bytes, issuer: str) -> Mapping[str, Any]:
+    """Return an issuer's metadata (RFC 8414 section 2).
 
     Raises:
-        KeySetError: not metadata, another issuer's (RFC 8414 section 3.3), or an address that can't be trusted.
+        KeySetError: not metadata, or another issuer's (RFC 8414 section 3.3).
     """
     try:
         metadata = strictjson.loads(document, max_depth=_MAX_DEPTH)
@@ -42,8 +43,17 @@ def jwks_uri(document: bytes, issuer: str) -> str:
         raise KeySetError("metadata: not a JSON object")
     if metadata.get("issuer") != issuer:
         raise KeySetError(f"metadata: {mismatch('issuer', metadata.get('issuer'), [issuer])}")
-    address = metadata.get("jwks_uri")
-    if not isinstance(address, str) or not _is_as_safe(address, issuer):
+    return metadata
+
+
+def jwks_uri(document: bytes, issuer: str) -> str:
+    """Return the address of the key set from an issuer's metadata (RFC 8414 section 2).
+
+    Raises:
+        KeySetError: not metadata of this issuer, or an address that can't be trusted.
+    """
+    address = read(document, issuer).get("jwks_uri")
+    if not isinstance(address, str) or not is_as_safe(address, issuer):
         raise KeySetError("metadata: jwks_uri is not an http(s) address, or falls back from https to http")
     return address
 
@@ -60,7 +70,7 @@ def lifetime_s(cache_control: str | None) -> float:
     return min(max(int(named[1]), _MIN_LIFETIME_S), _MAX_LIFETIME_S)
 
 
-def _is_as_safe(address: str, issuer: str) -> bool:
+def is_as_safe(address: str, issuer: str) -> bool:
     """Tell whether this is an http(s) address that gives away nothing the issuer's own https protects."""
     try:
         parts = urlsplit(address)

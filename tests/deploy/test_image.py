@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.asking import ADMIN, LIVE, call, make_key
+from tests.deploy.asking import ADMIN, LIVE, PUBLIC, call, make_key
 from tests.deploy.containers import Container, Mount, Network, until_it_answers
 from tests.deploy.dockerfile import let_through, stages
 from tests.deploy.image import TOP, Image
@@ -54,6 +54,7 @@ async def test_the_image_serves_without_rights_and_ends_in_time_and_its_keys_sur
         assert await call(network, key) == 200
         assert upstream.only.value("X-Account-Id") == "acme"
         assert (await network.request("GET", f"{ADMIN}/metrics")).status_code == 200
+        assert (await network.request("GET", f"{PUBLIC}/keys")).status_code == 200
 
         assert running.status("Uid").split() == ["65532"] * 4
         assert int(running.status("CapEff"), 16) == int(running.status("CapBnd"), 16) == 0
@@ -126,6 +127,7 @@ def test_the_image_says_what_it_is() -> None:
         ("pyproject.toml", True),
         ("deploy/requirements.lock", True),
         ("sidecar/edge/redis/scripts/admit.lua", True),
+        ("sidecar/edge/key_page/static/keys.js", True),
         ("sidecar/__pycache__/app.cpython-311.pyc", False),
         ("sidecar/policy/__pycache__/jwk.cpython-311.pyc", False),
         (".git/config", False),

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sidecar.edge import admin
+from sidecar.edge import admin, key_page
 from sidecar.edge.http.front import IDENTITY_KEYS_PATH
 from sidecar.edge.http.server import PublicServer
 from sidecar.management import RESOURCES
+from sidecar.policy import pages
 from sidecar.policy.discovery import WELL_KNOWN
 from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, Bed, credentials, request, with_other_secret
 from tests.e2e.conftest import Start
@@ -32,6 +33,8 @@ ROUTES: list[dict[str, Any]] = [
 EVERYBODY = frozenset({"nobody", "token", "key", "forged key", "garbage", "expired token", "revoked key", "both"})
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE")
 KEY = f"{KEYS}/key_000000000000"
+APPROVAL = f"{pages.APPROVALS}/{'0a' * 16}"
+FILES = tuple(pages.FILES + name for name in key_page.contents() if not name.endswith(".html"))
 Who = Mapping[str, frozenset[str]]
 
 
@@ -54,6 +57,7 @@ PUBLIC: Mapping[str, Who] = {
         for route in (JWT_ROUTE, EITHER_ROUTE, IN_BAND_ROUTE)
     },
     IDENTITY_KEYS_PATH: {"GET": EVERYBODY, "OPTIONS": EVERYBODY},
+    **{path: {"GET": EVERYBODY} for path in (*pages.PAGES, APPROVAL, pages.SIGN_IN_PATH, *FILES)},
 }
 """Who is served at all, by path and method. To be served is to get past authentication: a 404 of a key is one, too."""
 ADMIN = {path: {"GET": EVERYBODY, "HEAD": EVERYBODY} for path in ("/livez", "/readyz", "/metrics")}
@@ -71,6 +75,15 @@ NOWHERE = (
         f"{KEYS}/key_1",
         f"{KEY}/x",
     ),
+    *(
+        "/keys/",
+        "/keys/files/",
+        "/keys/files/keys.html",
+        "/keys/files/../keys.js",
+        "/keys/files/none.js",
+        "/keys/keys.js",
+    ),
+    *("/approvals", "/approvals/", f"{APPROVAL}/", f"{APPROVAL}0", APPROVAL.upper(), f"{APPROVAL}/callback", "/Keys"),
     *(WELL_KNOWN, f"{WELL_KNOWN}/mcp/inspector", f"{WELL_KNOWN}/mcp/", "/.well-known/oauth-authorization-server"),
 )
 NO_PATHS = (
@@ -224,6 +237,7 @@ async def test_these_are_all_paths_that_there_are(start: Start, monkeypatch: pyt
     await start(routes=ROUTES)
     [server] = servers
     management = {KEYS + below.replace("{id}", KEY.rpartition("/")[2]) for below in RESOURCES}
-    assert set(PUBLIC) == set(server._routes) | management | set(server._front._documents)
+    own_pages = {*pages.PAGES, APPROVAL, pages.SIGN_IN_PATH, *FILES}
+    assert set(PUBLIC) == set(server._routes) | management | set(server._front._documents) | own_pages
     assert set(server._routes) == set(FORWARDED)
     assert set(ADMIN) == set(admin.PATHS)

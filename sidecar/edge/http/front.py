@@ -1,4 +1,4 @@
-"""What a request meets before it matters what it asks for: names, pages, and what is published for everyone."""
+"""What a request meets before it matters what it asks for: names, foreign pages, and what is served to everyone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 
 from sidecar.denials import MethodNotAllowed, NotFound
 from sidecar.edge.http.exchange import Exchange
+from sidecar.edge.http.pages import METHODS, Pages
 from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.policy.browsers import ANY_ORIGIN, Browsers, is_preflight
 from sidecar.policy.discovery import Discovery
@@ -27,8 +28,11 @@ class Front:
     upstream fetches keys by a name that clients never use.
     """
 
-    def __init__(self, browsers: Browsers, discovery: Discovery, identity_keys: Mapping[str, Any]) -> None:
+    def __init__(
+        self, browsers: Browsers, discovery: Discovery, identity_keys: Mapping[str, Any], own_pages: Pages
+    ) -> None:
         self._browsers = browsers
+        self._pages = own_pages
         self.discovery = discovery
         documents = {**discovery.documents, IDENTITY_KEYS_PATH: identity_keys}
         self._to_no_page = wire(browsers.cors_headers(None))
@@ -38,16 +42,19 @@ class Front:
         """Tell whether there is a document here."""
         return path in self._documents
 
-    def publish(self, exchange: Exchange) -> Response:
-        """Answer with the document at the request's path.
+    def label(self, path: str) -> str:
+        """Return the name under which requests for this path are counted."""
+        return path if self.publishes(path) else self._pages.label(path) or "other"
+
+    async def publish(self, exchange: Exchange) -> Response:
+        """Answer with the document or the page at the request's path.
 
         Raises:
             Denial: there is none, it can only be read, or a body came.
         """
         facts = exchange.facts
         if not self.publishes(facts.path):
-            self.receive(exchange, None)
-            raise NotFound("path_unknown")
+            return await self._page(exchange)
         if facts.method not in _DOCUMENT_METHODS:
             raise _method_not_allowed(_DOCUMENT_METHODS)
         exchange.require_plain_framing()
@@ -89,6 +96,15 @@ class Front:
             lines += self._to_no_page
         else:
             lines += wire(self._browsers.cors_headers(origin))
+
+    async def _page(self, exchange: Exchange) -> Response:
+        is_page = self._pages.label(exchange.facts.path) is not None
+        preflight = self.receive(exchange, METHODS if is_page else None)
+        if preflight is not None:
+            return preflight
+        response = await self._pages.answer(exchange)
+        self.mark(exchange, response.lines)
+        return response
 
     def _preflight(self, exchange: Exchange, methods: tuple[str, ...]) -> Response:
         requested = exchange.facts.headers.get("access-control-request-headers")

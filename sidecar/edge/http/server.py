@@ -120,7 +120,7 @@ class PublicServer:
     def _label(self, path: str) -> str:
         if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
             return MANAGEMENT_PATH
-        return path if self._front.publishes(path) else "other"
+        return self._front.label(path)
 
     async def _answer(self, exchange: Exchange, label: str, route: Route | None) -> None:
         """Send an answer, unless it was streamed; a refusal is sent in its place."""
@@ -131,7 +131,7 @@ class PublicServer:
             elif label == MANAGEMENT_PATH:
                 response = await self._manage(exchange)
             else:
-                response = self._front.publish(exchange)
+                response = await self._front.publish(exchange)
             if response is not None:
                 await exchange.send(response)
         except Denial as denial:
