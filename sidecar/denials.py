@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 AnswerHeaders = tuple[tuple[str, str], ...]
-Rule = Literal["scopes", "limits"]
+Rule = Literal["scopes", "limits", "confirmation"]
 """What can be put in shadow mode: it then takes note of what it would refuse, and refuses nothing."""
 
 
@@ -105,6 +105,16 @@ class ClientNotAllowed(Denial):
 
     status, error_type = 403, "INSUFFICIENT_SCOPE"
     text = "Token does not have permission for this operation: its client may not manage API keys"
+
+
+class NotConfirmed(Denial):
+    """A call that nobody has confirmed. Its answer is a result, which models read: by itself one that says why."""
+
+    status, error_type = 200, "CONFIRMATION_REQUIRED"
+
+    def __init__(self, reason: str, message: str, *, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason, message)
+        self.result = result
 
 
 class AccountUnusable(Denial):

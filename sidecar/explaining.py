@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar import lasting
+from sidecar import confirming, lasting
 from sidecar.catalogue import Catalogue
 from sidecar.config import Config
 from sidecar.denials import Denial, StoreUnavailable, UpstreamNotReady
@@ -211,6 +211,8 @@ class _Rehearsal:
             notes.append("the store does not answer: this is what is done meanwhile (limits.on_store_failure)")
         if told.get("outcome") == "issuer_unavailable":
             notes.append("the issuer's keys could not be had from here now; a sidecar that has them uses them on")
+        if self._is_allowed and confirming.applies(self._config, progress, told.get("route"), self._find):
+            notes.append("a person has to confirm this call before it is forwarded (confirmation, mode.confirmation)")
         if progress.action is not None and is_endless(progress.action):
             notes.append("how many streams are open (limits.streams) is known to the serving process alone")
         in_band = [route.path for route in self._config.routes if route.denials == "in_band"]

@@ -10,6 +10,7 @@ from typing import Final
 from sidecar import wiring
 from sidecar.catalogue import Classes
 from sidecar.config import Config
+from sidecar.confirming import ConfirmingParts
 from sidecar.denials import InvalidToken
 from sidecar.edge.http.server import PublicServer
 from sidecar.edge.telemetry import Telemetry
@@ -58,6 +59,12 @@ class Generation:
         self.tools = tools = wiring.tool_classes(config, self.catalogue)
         self.gateway = wiring.gateway(config, lasting, signer, tools, known)
         rule = config.api_keys.management
+        front = wiring.front(config, signer.jwks(), telemetry)
+        confirming = ConfirmingParts(config, keys)
+        store, client = lasting.store, self.upstream
+        handover = wiring.handover(
+            config, store=store, tools=tools, client=client, signer=signer, envelope=confirming.envelope
+        )
         self.server = PublicServer(
             routes=config.routes,
             gateway=between(self.gateway),
@@ -65,10 +72,13 @@ class Generation:
             stream_limit=lasting.stream_limit,
             management=ManagementApi(self.keyring, lasting.store, scope=rule.scope, client_ids=rule.client_ids),
             upstream=self.upstream,
-            handover=wiring.handover(config, store=lasting.store, tools=tools, client=self.upstream, signer=signer),
-            front=wiring.front(config, signer.jwks(), telemetry),
+            handover=handover,
+            front=front,
             observer=telemetry,
             audited=lasting.audited,
+            confirming=confirming.confirming(
+                lasting, tools=tools, signer=signer, front=front, telemetry=telemetry, recheck=self.recheck
+            ),
             max_body_bytes=config.max_body_bytes,
             stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
             trusted_proxies=config.trusted_proxies,

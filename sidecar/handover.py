@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from sidecar.denials import Denial, StoreUnavailable
+from sidecar.denials import BadGateway, Denial, StoreUnavailable
 from sidecar.model import Handle, Headers, Principal, ResponsePlan
 from sidecar.policy import sessions
 from sidecar.policy.listing import FilterPolicy, ListAnswer, filters, visible_tools
@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 EndSession = Callable[[Principal, str], Awaitable[None]]
 """Asks the upstream, in the name of whom it was given to, to forget a session; may raise any `Denial`."""
+
+Envelope = Callable[[str, bytes], bytes]
+"""Puts what an upstream asks for, after a confirmation of this, into an answer that says that it was confirmed."""
 
 _END_SESSION_S: Final = 2.0
 """A client waits for its refusal meanwhile."""
@@ -40,12 +43,14 @@ class Handover:
         end_session: EndSession,
         *,
         filter_lists: FilterPolicy = "all",
+        envelope: Envelope = lambda _, message: message,
     ) -> None:
         self._handles = handles
         self._tools = tools
         self._clock = clock
         self._end_session = end_session
         self._filter_lists: FilterPolicy = filter_lists
+        self._envelope = envelope
         self._large_messages = asyncio.Semaphore(_LARGE_MESSAGES)
 
     async def note_head(self, plan: ResponsePlan, status: int, lines: Headers) -> None:
@@ -72,6 +77,13 @@ class Handover:
         """
         if plan.makes_task:
             await self._note_task(plan, message)
+        if plan.confirmed:
+            try:
+                message = await self._work(message, self._envelope, plan.confirmed, message)
+            except ValueError as problem:
+                raise BadGateway(
+                    "upstream_answer_malformed", detail=f"an answer is no strict JSON: {problem}"
+                ) from problem
         for kind in plan.shows:
             if kind == "tools":
                 message = await self._work(message, self._tools_shown, plan, message)
@@ -119,6 +131,8 @@ class Handover:
     async def _begin_session(self, plan: ResponsePlan, session_id: str) -> None:
         try:
             await self._bind(plan, "session", session_id, plan.session_idle_s)
+            if plan.elicits:
+                await self._bind(plan, "elicits", session_id, max(plan.session_idle_s, sessions.ELICITS_S))
         except StoreUnavailable:
             with suppress(Denial, TimeoutError):  # then it is the upstream's to forget, as if the client had left
                 async with asyncio.timeout(_END_SESSION_S):

@@ -170,7 +170,11 @@ def begin(
 
 def shadowed_rules(config: Config) -> frozenset[Rule]:
     """Return which rules only take note of what they would refuse."""
-    modes: dict[Rule, str] = {"scopes": config.mode.scopes, "limits": config.mode.limits}
+    modes: dict[Rule, str] = {
+        "scopes": config.mode.scopes,
+        "limits": config.mode.limits,
+        "confirmation": config.mode.confirmation,
+    }
     return frozenset([rule for rule, mode in modes.items() if mode == "shadow"])
 
 

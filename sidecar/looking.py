@@ -9,7 +9,7 @@ from typing import Any
 from sidecar.denials import StoreUnavailable
 from sidecar.guard import Guard, ManagementPermit, ReadBody
 from sidecar.model import Admission, Handle, Limit, Permit, Principal, Progress, Quota, RequestFacts, Route, Verdict
-from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Unusual, Usage
+from sidecar.records import Confirmation, KeyRecord, Pin, Pinned, StoredKey, Unusual, Usage
 from sidecar.stores import Store
 
 
@@ -168,6 +168,34 @@ class LookedAt:
     async def unusual(self, account: str, now: float) -> Mapping[str, tuple[Unusual, ...]]:
         """See `stores.ActivityStore`."""
         return await self._store.unusual(account, now)
+
+    async def keep(self, confirmation: Confirmation, now: float) -> Confirmation:
+        """Refuse."""
+        raise _only_looking()
+
+    async def confirmation(self, account: str, confirmation_id: str) -> Confirmation | None:
+        """See `stores.ConfirmationStore`."""
+        return await self._store.confirmation(account, confirmation_id)
+
+    async def confirmation_for(self, account: str, binding: str) -> Confirmation | None:
+        """See `stores.ConfirmationStore`."""
+        return await self._store.confirmation_for(account, binding)
+
+    async def move(self, account: str, confirmation_id: str, move: str, now: float, by: str | None = None) -> bool:
+        """Refuse."""
+        raise _only_looking()
+
+    async def account_of_approval(self, confirmation_id: str) -> str | None:
+        """See `stores.ConfirmationStore`."""
+        return await self._store.account_of_approval(confirmation_id)
+
+    def approvals(self) -> AsyncIterator[Confirmation]:
+        """See `stores.ConfirmationStore`."""
+        return self._store.approvals()
+
+    async def use_once(self, account: str, name: str, expires_at: float, now: float) -> bool:
+        """Refuse."""
+        raise _only_looking()
 
     async def ping(self) -> None:
         """Refuse: it is a write."""

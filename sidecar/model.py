@@ -39,6 +39,7 @@ class Route:
     path: str
     credentials: tuple[CredentialKind, ...]
     denials: Literal["http", "in_band"] = "http"
+    confirmation: Literal["inherit", "declared", "writes", "never"] = "inherit"
 
 
 @per_request(frozen=True, slots=True)
@@ -149,9 +150,9 @@ class Quota:
 
 @per_request(frozen=True, slots=True)
 class Handle:
-    """Something that the upstream gave out and that works only for whom it was given to: a session or a task."""
+    """Something that works only for whom the upstream gave it to. *elicits*: a session whose client asks people."""
 
-    kind: Literal["session", "task"]
+    kind: Literal["session", "task", "elicits"]
     id: str = field(repr=False)
     owner: str
     """See `policy.sessions.owner`."""
@@ -253,8 +254,7 @@ class Progress:
     quotas: tuple[Quota, ...] = ()
     is_write: bool = False
     """It counts as a write, and nothing was against it."""
-    body_bytes: int = 0
-    """Of the message, once it was judged."""
+    body_bytes: int = 0  # of the message, once it was judged
     shadows: tuple[ShadowRefusal, ...] = ()
     """In the order of the walk, at most one for each rule."""
 
@@ -273,15 +273,15 @@ class ResponsePlan:
     begins_session: bool = False
     ends_session: bool = False
     makes_task: bool = False
-    shows: tuple[Literal["tools", "tasks"], ...] = ()
-    """Lists of which only what the principal may see is shown."""
-    lists: Literal["tools", "tasks"] | None = None
-    """What the request asks for a list of: its answer must be that list, or an error."""
+    shows: tuple[Literal["tools", "tasks"], ...] = ()  # lists of which only what the principal may see is shown
+    lists: Literal["tools", "tasks"] | None = None  # what is asked for a list of: the answer is that, or an error
+    elicits: bool = False  # the client that begins a session can ask a person
+    confirmed: str = ""  # what a person said yes to, for an answer that asks for more; see `policy.retries`
 
     @property
     def reads_messages(self) -> bool:
         """Whether the answer's messages have to be looked at, and not only passed on."""
-        return self.makes_task or bool(self.shows)
+        return self.makes_task or bool(self.shows or self.confirmed)
 
 
 @per_request(frozen=True, slots=True)

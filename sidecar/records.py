@@ -1,4 +1,4 @@
-"""What is kept of API keys and of tools. Values, like those of `model`."""
+"""What is kept: API keys, tools, and confirmations. Values, like those of `model`."""
 
 from __future__ import annotations
 
@@ -144,3 +144,38 @@ class Pinned:
     """Whether all that the upstream listed first was pinned. What it lists first from then on is new."""
     pins: Mapping[str, Pin]
     """By name."""
+
+
+ConfirmationState = Literal["waiting", "approved", "declined", "withdrawn", "spent"]
+"""*withdrawn*: the caller gave up, or nobody answered in time. *spent*: the one call that it was for has been made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A call that waits for a person's word, and what became of it. Times are Unix seconds."""
+
+    id: str
+    kind: Literal["question", "approval"]
+    """*question*: asked of the caller's own client, on the call's answer. *approval*: given by somebody else."""
+    account: str
+    owner: str
+    """Who made the call; see `policy.sessions.owner`."""
+    binding: str
+    """A digest of what it is for: at any time one is open for each. See `policy.confirmation`."""
+    session: str
+    """A digest of the session that the call was made in; empty for an approval, which outlives sessions."""
+    subject: str
+    client_id: str | None
+    tool: str
+    message: str
+    """What the person reads."""
+    created_at: float
+    expires_at: float
+    credential: Literal["jwt", "api_key"] = "jwt"
+    arguments: str | None = field(default=None, repr=False)
+    """The JSON text of an approval's arguments, perhaps cut; None where there are none."""
+    is_cut: bool = False
+    """The arguments are longer than what is kept of them."""
+    state: ConfirmationState = "waiting"
+    decided_by: str | None = None
+    """*client*, *operator*, or the subject of the token that decided."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from sidecar.model import Admission, Handle, Limit, Quota, Verdict
-from sidecar.records import KeyRecord, Pin, Pinned, StoredKey, Unusual, Usage
+from sidecar.records import Confirmation, KeyRecord, Pin, Pinned, StoredKey, Unusual, Usage
 
 
 class AdmissionStore(Protocol):
@@ -175,7 +175,55 @@ class ActivityStore(Protocol):
         ...
 
 
-class Store(AdmissionStore, FailureCounter, KeyStore, RevocationStore, HandleStore, PinStore, ActivityStore, Protocol):
+class ConfirmationStore(Protocol):
+    """Calls that wait for a person. What may happen to one is said by `policy.confirmation.MOVES`."""
+
+    async def keep(self, confirmation: Confirmation, now: float) -> Confirmation:
+        """Keep it, unless there is one for the same binding in a state of `OPEN` that has not expired: return that one.
+
+        One that is over is remembered for a minute beyond its expiry, so that a late word can be told from none.
+        """
+        ...
+
+    async def confirmation(self, account: str, confirmation_id: str) -> Confirmation | None:
+        """Read one of this account, expired or not."""
+        ...
+
+    async def confirmation_for(self, account: str, binding: str) -> Confirmation | None:
+        """Read the one that was kept last for this binding."""
+        ...
+
+    async def move(self, account: str, confirmation_id: str, move: str, now: float, by: str | None = None) -> bool:
+        """Do one of `MOVES`, in one step; False, and nothing done, where its state does not allow it or it expired.
+
+        `by` is who decided, if it is a decision. What expired can still be withdrawn.
+        """
+        ...
+
+    async def account_of_approval(self, confirmation_id: str) -> str | None:
+        """Name the account of an approval, for who knows only its id."""
+        ...
+
+    def approvals(self) -> AsyncIterator[Confirmation]:
+        """Walk all approvals, in no order. For operators."""
+        ...
+
+    async def use_once(self, account: str, name: str, expires_at: float, now: float) -> bool:
+        """Take note of something that may be used once, and until then; False when it was used or is over."""
+        ...
+
+
+class Store(
+    AdmissionStore,
+    FailureCounter,
+    KeyStore,
+    RevocationStore,
+    HandleStore,
+    PinStore,
+    ActivityStore,
+    ConfirmationStore,
+    Protocol,
+):
     """One environment's store: all of the above in one place."""
 
     async def ping(self) -> None:

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 from sidecar.authenticators import JwtAuthenticator
 from sidecar.catalogue import Catalogue, Classes, NoCatalogue
 from sidecar.config import Config, IssuerConfig
+from sidecar.confirming import rules
 from sidecar.edge.hashing import BcryptHasher
 from sidecar.edge.http.front import Front
 from sidecar.edge.identity_file import load_or_make
 from sidecar.edge.telemetry import Telemetry
 from sidecar.edge.upstream import UpstreamClient
 from sidecar.gateway import Gateway
-from sidecar.handover import Handover
+from sidecar.handover import Envelope, Handover
 from sidecar.keyring import Keyring
 from sidecar.lasting import Lasting, shadowed_rules
 from sidecar.model import BearerToken, Headers, IdentityKey, PresentedKey, Principal
@@ -135,11 +136,20 @@ def tool_classes(config: Config, catalogue: Catalogue | NoCatalogue) -> ToolClas
     lists = config.access.tools
     operators = ToolLists({"read": lists.read, "write": lists.write, "destructive": lists.destructive})
     annotations = catalogue if config.access.trust_annotations else NoCatalogue()
-    waits = config.mode.scopes == "enforce"
+    confirms = config.mode.confirmation == "enforce" and rules(config).may_apply
+    waits = config.mode.scopes == "enforce" or confirms
     return ToolClasses(operators, annotations, waits=waits, pins=catalogue.pinning or NoPins())
 
 
-def handover(config: Config, *, store: Store, tools: ToolClasses, client: UpstreamClient, signer: Signer) -> Handover:
+def handover(
+    config: Config,
+    *,
+    store: Store,
+    tools: ToolClasses,
+    client: UpstreamClient,
+    signer: Signer,
+    envelope: Envelope,
+) -> Handover:
     """Return what binds, forgets and filters what answers hand out."""
 
     async def end_session(principal: Principal, session_id: str) -> None:
@@ -154,7 +164,7 @@ def handover(config: Config, *, store: Store, tools: ToolClasses, client: Upstre
         target, signed = _signed(config, signer, "DELETE", lines, None, identity)
         (await client.send("DELETE", target, signed, None, account=principal.account)).close()
 
-    return Handover(store, tools, time.time, end_session, filter_lists=_filter_lists(config))
+    return Handover(store, tools, time.time, end_session, filter_lists=_filter_lists(config), envelope=envelope)
 
 
 def front(config: Config, identity_keys: Mapping[str, Any], telemetry: Telemetry) -> Front:

@@ -14,7 +14,7 @@ CEILING_FUNCTION_LINES = 40
 
 INSIDE = {
     *("gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover", "looking"),
-    *("pinning", "tool_classes", "activity", "key_activity"),
+    *("pinning", "tool_classes", "activity", "key_activity", "confirmer", "questions", "approvals"),
 }
 PURE = {"model", "records", "denials", "bounded"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -37,8 +37,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pin_reports": {"policy", "edge"},
     "unusual_reports": {*PURE, "policy", "edge"},
     "pages": {"policy", "edge", "config"},
-    "wiring": {*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "pin_reports", "pages"},
-    "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring"},
+    "wiring": {
+        *(*PURE, "tls", "ports", "stores", "policy", *INSIDE, "edge", "config"),
+        *("lasting", "pin_reports", "pages", "confirming"),
+    },
+    "confirming": {*PURE, "policy", *INSIDE, "edge", "config", "lasting"},
+    "generation": {*PURE, "ports", "stores", "policy", *INSIDE, "edge", "config", "lasting", "wiring", "confirming"},
     "auditing": {*PURE, "policy", "edge", "config", "wiring"},
     "explaining": {
         *PURE,
@@ -50,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "config",
         "lasting",
         "wiring",
+        "confirming",
         "generation",
     },
     "workers": {"edge", "config", "public_port"},

@@ -132,9 +132,8 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
 @pytest.mark.parametrize(
     "text",
     [
-        "mode: {confirmation: enforce}",
-        "routes: [{path: /mcp, credentials: [jwt], confirmation: inherit}]",
-        "confirmation: {}",
+        "confirmation: {webhook: {}}",
+        "confirmation: {approver_clients: []}",
         "tracing: {}",
         "limits: {failed_auth: {per: address}}",
     ],

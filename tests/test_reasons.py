@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sidecar import denials
-from sidecar.edge.http import connection, server, streams
+from sidecar.edge.http import connection, lines, streams
 
 TOP = Path(__file__).parent.parent
 MODULES = {path: ast.parse(path.read_text("utf-8")) for path in sorted((TOP / "sidecar").rglob("*.py"))}
@@ -64,4 +64,4 @@ def test_every_reason_of_a_refusal_and_of_an_early_end_is_explained_and_no_other
     explained = {(reason, outcome) for reason, outcomes in rows for outcome in re.findall(r"`([a-z_]+)`", outcomes)}
     assert len({reason for reason, _ in rows}) == len(rows)
     assert {pair for pair in explained if pair[1] != "forwarded"} == raised() | {("bad_head", "bad_head")}
-    assert {reason for reason, outcome in explained if outcome == "forwarded"} == {*ENDS, server.CLIENT_CLOSED}
+    assert {reason for reason, outcome in explained if outcome == "forwarded"} == {*ENDS, lines.CLIENT_CLOSED}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sidecar.cli import audit, catalogue, explain, keys, serving, tokens
+from sidecar.cli import approvals, audit, catalogue, explain, keys, serving, tokens
 from sidecar.cli.grammar import Parser, add_config
 from sidecar.cli.output import CommandError, Outcome, write_error, write_outcome
 from sidecar.config import ConfigError
@@ -57,6 +57,7 @@ def _grammar() -> Parser:
     serving.add_to(commands)
     keys.add_to(commands)
     tokens.add_to(commands)
+    approvals.add_to(commands)
     catalogue.add_to(commands)
     audit.add_to(commands)
     explain.add_to(commands)

@@ -16,6 +16,7 @@ class ModeConfig:
 
     scopes: Literal["enforce", "shadow"] = setting(v.one_of(("enforce", "shadow")), "enforce")
     limits: Literal["enforce", "shadow"] = setting(v.one_of(("enforce", "shadow")), "enforce")
+    confirmation: Literal["enforce", "shadow"] = setting(v.one_of(("enforce", "shadow")), "enforce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,13 @@ class AccessConfig:
     trust_annotations: bool = setting(v.flag, True)
     filter_lists: Literal["keys", "all", "none"] = setting(v.one_of(("keys", "all", "none")), "keys")
     tools: ToolsConfig = nested(ToolsConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationConfig:
+    """Which calls a person has to confirm, and how long is waited for them."""
+
+    tools: Literal["declared", "writes", "never"] = setting(v.one_of(("declared", "writes", "never")), "declared")
+    approver: Literal["caller", "other"] = setting(v.one_of(("caller", "other")), "caller")
+    hold_s: int = setting(v.whole(1, 3600, of="seconds"), 50)
+    ttl_s: int = setting(v.whole(1, 86_400, of="seconds"), 900)

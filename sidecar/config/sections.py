@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from sidecar.config import files, urls
 from sidecar.config import values as v
-from sidecar.config.access import AccessConfig, ModeConfig
+from sidecar.config.access import AccessConfig, ConfirmationConfig, ModeConfig
 from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, UpstreamConfig
 from sidecar.config.document import Entry
 from sidecar.config.journals import AuditConfig, LogConfig
@@ -31,6 +31,7 @@ _ROUTE: Final = section(
         "path": v.route_path,
         "credentials": listed(v.one_of(_ROUTE_KINDS), at_least=1, of="kind of credential"),
         "denials": v.one_of(("http", "in_band")),
+        "confirmation": v.one_of(("inherit", "declared", "writes", "never")),
     },
 )
 _LIMIT: Final = section(
@@ -241,6 +242,7 @@ class Config:
     api_keys: ApiKeysConfig = nested(ApiKeysConfig)
     access: AccessConfig = nested(AccessConfig)
     catalogue: CatalogueConfig = nested(CatalogueConfig)
+    confirmation: ConfirmationConfig = nested(ConfirmationConfig)
     sessions: SessionsConfig = nested(SessionsConfig)
     limits: LimitsConfig = nested(LimitsConfig)
     identity: IdentityConfig = nested(IdentityConfig)

@@ -36,6 +36,10 @@ _GOOD_NEWS_OF_KEYS: Final = ("keys_changed", "keys_recovered")
 _LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _STORE_LINE_S: Final = 10.0
 
+CONFIRMATION_OUTCOMES: Final = (
+    *("asked", "approval_needed", "confirmed", "declined", "cancelled", "timed_out", "replayed"),
+)
+"""What becomes of calls that a person has to confirm."""
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 """A metric's name, its text, its type, and its samples: each with name, labels and value."""
@@ -88,6 +92,7 @@ class Telemetry:
         self.store_trip = self._store_seconds.observe
         """Take note of how long a trip to the store took, in seconds, well or badly."""
         self._auth_failures = Counts("sidecar_auth_failures", "Credentials refused.", ("reason",), self.registry)
+        self._confirmations = _confirmations(self.registry)
         self.loop_lag = LoopLag(self.registry)
         self._bad_handshakes = Counter(
             "sidecar_tls_handshake_failures", "Clients that did not agree on TLS.", registry=self.registry
@@ -145,6 +150,10 @@ class Telemetry:
     def bad_handshake(self) -> None:
         """Count a client that has connected and not agreed with us on TLS."""
         self._bad_handshakes.inc()
+
+    def confirmation(self, outcome: str) -> None:
+        """Take note of what became of a call that a person has to confirm."""
+        self._confirmations.add(outcome)
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""
@@ -238,6 +247,11 @@ def _logger(sink: LineSink, level: int) -> structlog.typing.FilteringBoundLogger
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     return logger
+
+
+def _confirmations(registry: CollectorRegistry) -> Counts:
+    about, known = "Calls that a person has to confirm.", [(outcome,) for outcome in CONFIRMATION_OUTCOMES]
+    return Counts("sidecar_confirmations", about, ("outcome",), registry, known=known)
 
 
 class _StoreLog:

@@ -35,6 +35,8 @@ CATALOGUE: Final = "catalogue"
 """What became of the definitions of the upstream's tools."""
 ACTIVITY: Final = "activity"
 """What was unusual about the use of keys."""
+CONFIRMATION: Final = "confirmation"
+"""A call that a person was asked about, has confirmed, or has not."""
 SIGNED: Final = frozenset({START, CHECKPOINT, END})
 """What a record of another kind says is up to who makes it: these are all that matter here."""
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-from sidecar.model import Headers
+from sidecar.model import Headers, Permit
 from sidecar.policy.identity import IDENTITY_HEADERS, Signer, content_digest
 
 _SESSION_ID: Final = b"Mcp-Session-Id"
 _WIRE_NAMES: Final = {
     name: name.encode("ascii") for name in (*IDENTITY_HEADERS, "Content-Digest", "Signature-Input", "Signature")
 }
+_OURS: Final = frozenset(_WIRE_NAMES.values())
+_NAMES: Final = {_WIRE_NAMES[name]: name for name in IDENTITY_HEADERS}
 _REMEMBERED: Final = 10_000
 
 
@@ -55,6 +58,24 @@ def signed(
     ours = (*identity[-1:], *signature) if digest is None else (*identity[-1:], ("Content-Digest", digest), *signature)
     sent += [(_WIRE_NAMES[name], value.encode("ascii")) for name, value in ours]
     return tuple(sent)
+
+
+def renewed(signer: Signer, permit: Permit, body: bytes | None, *, now: float, nonce: str) -> Permit:
+    """Return the permit for this body, signed anew: for a request that is sent later than it was judged."""
+    path, mark, query = permit.target.partition("?")
+    identity = tuple([(_NAMES[name], value.decode("ascii")) for name, value in permit.headers if name in _NAMES])
+    lines = signed(
+        signer,
+        method=permit.method,
+        path=path,
+        query=query if mark else None,
+        lines=[line for line in permit.headers if line[0] not in _OURS],
+        identity=identity,
+        body=body,
+        now=now,
+        nonce=nonce,
+    )
+    return replace(permit, headers=lines, body=body)
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from sidecar.model import Action, Handle, Principal, RequestFacts, ResponsePlan
+from sidecar.policy.confirmation import takes_forms
 from sidecar.policy.listing import FilterPolicy, ListKind, filters
 from sidecar.policy.sessions import declares_tasks
 
@@ -44,6 +45,7 @@ class Plans:
             makes_task,
             shows,
             lists,
+            begins_session and takes_forms(action.params.get("capabilities")),
         )
 
     def _shown(self, principal: Principal, facts: RequestFacts, lists: ListKind | None) -> tuple[ListKind, ...]:

@@ -57,9 +57,9 @@ def modern(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the message and the headers as MCP 2026-07-28 wants them."""
     params = dict(message.get("params") or {})
     params["_meta"] = {
+        "io.modelcontextprotocol/clientCapabilities": {},
         **params.get("_meta", {}),
         "io.modelcontextprotocol/protocolVersion": MODERN,
-        "io.modelcontextprotocol/clientCapabilities": {},
     }
     headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": str(message.get("method"))}
     named_by = _NAMED_BY.get(str(message.get("method")))

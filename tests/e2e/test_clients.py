@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parametrize("mode", ["legacy", "auto", "2026-07-28"])
 async def bed(start: Start, finance_url: str) -> Bed:
     """A sidecar in front of the finance server, which knows its tools from their annotations alone."""
     tools: dict[str, Any] = {"read": [], "write": [], "destructive": []}
-    bed = await start(upstream={"url": finance_url}, access={"tools": tools})
+    bed = await start(upstream={"url": finance_url}, access={"tools": tools}, confirmation={"tools": "never"})
     await bed.post_when_catalogued(tool_call("add_transaction"), token=bed.token("mcp:read"))
     return bed
 

@@ -432,6 +432,7 @@ def beside(tmp_path: Path, redis_url: str, request: pytest.FixtureRequest) -> It
                 "max_body_bytes": 4096,
                 "limits": {"policies": limits},
                 "mode": {"scopes": request.param, "limits": request.param},
+                "confirmation": {"tools": "never"},
                 "access": {"tools": {"read": ["get"], "write": [], "destructive": ["drop*", "put", "nobody_knows"]}},
             }
             known = merged(base_settings(issuer.url, stub.url, tmp_path / "unused.db"), changes)

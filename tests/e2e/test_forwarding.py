@@ -188,7 +188,7 @@ async def test_notifications_and_responses_pass_without_a_scope(start: Start, st
 
 
 async def test_every_scope_allows_what_it_says(start: Start, stub: StubUpstream) -> None:
-    bed = await start()
+    bed = await start(confirmation={"tools": "never"})
     listing, reading, calling = request("tools/list"), request("resources/read", {"uri": "x:y"}), tool_call("look")
     prompt, writing, dropping = request("prompts/get", {"name": "p"}), tool_call("put"), tool_call("drop")
     odd, messages = request("books/burn"), ("listing", "reading", "calling", "prompt", "writing", "dropping", "odd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.model import IdentityKey
+from sidecar.model import IdentityKey, Permit, Principal, ResponsePlan
 from sidecar.policy import outbound
 from sidecar.policy.identity import Signer, identity_headers
 
@@ -51,3 +51,18 @@ def test_a_target_is_path_and_query() -> None:
     assert outbound.target("/mcp", None) == "/mcp"
     assert outbound.target("/mcp", "") == "/mcp?"
     assert outbound.target("/mcp", "a=b") == "/mcp?a=b"
+
+
+def test_a_request_that_waited_is_signed_again_for_what_is_sent_then() -> None:
+    plan = ResponsePlan(Principal("a", "s", "jwt", "c", ("mcp:read",), 0, 1), "legacy", 60)
+    for target, body in (("/mcp?a=b", b"new"), ("/mcp?", b"new"), ("/mcp", b"new"), ("/mcp", None)):
+        path, mark, query = target.partition("?")
+        for_now = {"method": "POST", "path": path, "query": query if mark else None, "identity": IDENTITY}
+        lines = ((b"Accept", b"x"), (b"Mcp-Session-Id", b"s-1"))
+        old = outbound.signed(SIGNER, **for_now, lines=lines, body=b"old", now=1000, nonce="n")  # type: ignore[arg-type] # of several types
+        permit = Permit("POST", target, old, b"old", (("X-A", "b"),), plan)
+
+        renewed = outbound.renewed(SIGNER, permit, body, now=1050, nonce="m")
+
+        anew = outbound.signed(SIGNER, **for_now, lines=lines, body=body, now=1050, nonce="m")  # type: ignore[arg-type] # of several types
+        assert renewed == Permit("POST", target, anew, body, (("X-A", "b"),), plan)

@@ -91,3 +91,9 @@ def test_only_the_answer_to_a_list_request_has_to_be_a_list() -> None:
 def test_where_some_tools_are_nobodys_to_see_every_list_of_tools_is_looked_at(policy: Any) -> None:
     plans = Plans(filter_lists=policy, session_idle_s=60.0, hides_tools=True)
     assert plans.make(JWT, facts(), Action("request", "tools/list", 1), ()).shows == ("tools",)
+
+
+def test_a_session_of_a_client_that_can_ask_people_is_one_to_remember() -> None:
+    for capabilities, elicits in (({"elicitation": {}}, True), ({"elicitation": {"url": {}}}, False), ({}, False)):
+        assert plan(Action("request", "initialize", 1, None, {"capabilities": capabilities})).elicits is elicits
+    assert not plan(Action("request", "ping", 1, None, {"capabilities": {"elicitation": {}}})).elicits

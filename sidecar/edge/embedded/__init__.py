@@ -11,6 +11,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.embedded.activity import SqliteActivity
 from sidecar.edge.embedded.admission import LocalAdmission
 from sidecar.edge.embedded.claim import sole_server
+from sidecar.edge.embedded.confirmations import SqliteConfirmations
 from sidecar.edge.embedded.copies import Copies
 from sidecar.edge.embedded.database import Database
 from sidecar.edge.embedded.handles import MAX_COPIES
@@ -26,7 +27,7 @@ PROBE_S: Final = 0.5
 """Who asks whether the file takes writes seldom waits a second for the answer; a change may wait longer."""
 
 
-class EmbeddedStore(LocalAdmission, SqliteActivity, SqliteKeys, SqlitePins, SqliteRevocations):
+class EmbeddedStore(LocalAdmission, SqliteActivity, SqliteConfirmations, SqliteKeys, SqlitePins, SqliteRevocations):
     """`stores.Store` in one process and one file, which the command may change meanwhile."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:

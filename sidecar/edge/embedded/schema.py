@@ -91,4 +91,20 @@ WATCHED: Final = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED)
+CONFIRMING: Final = (
+    """CREATE TABLE confirmations (
+        account TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL, binding TEXT NOT NULL, record TEXT NOT NULL,
+        state TEXT NOT NULL, decided_by TEXT, expires_at REAL NOT NULL, number INTEGER NOT NULL,
+        PRIMARY KEY (account, id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX confirmations_by_binding ON confirmations (account, binding, number)",
+    "CREATE INDEX confirmations_by_id ON confirmations (id)",
+    "CREATE INDEX confirmations_expiry ON confirmations (expires_at)",
+    """CREATE TABLE used (
+        account TEXT NOT NULL, name TEXT NOT NULL, expires_at REAL NOT NULL, PRIMARY KEY (account, name)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX used_expiry ON used (expires_at)",
+)
+"""Calls that wait for a person; and what may be used once, and was."""
+
+MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED, CONFIRMING)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sidecar.denials import Denial, NotConfirmed
 from sidecar.edge.http.exchange import Exchange
 from sidecar.guard import MANAGEMENT_PATH, ManagementPermit
 from sidecar.management import Act, RestAnswer
 from sidecar.policy import apikeys, audit
 from sidecar.ports import Auditor
 
+_NOT_DECIDED_YET: Final = ("asked", "approval_needed")
 _ASKED_NOTHING: Final = (408, 503)
 """Statuses of connections that are ended while their request has not come."""
 
@@ -27,10 +29,12 @@ class Audited:
         if self._auditor is None or (denial is None and not progress.shadows):
             return
         if denial is not None:
-            kind, outcome, reason = audit.REFUSAL, denial.error_type.lower(), denial.reason
+            outcome, reason = denial.error_type.lower(), denial.reason
+            kind = audit.CONFIRMATION if _is_about_confirming(denial) else audit.REFUSAL
         else:
             kind, outcome, reason = audit.SHADOW, progress.shadows[0].outcome, progress.shadows[0].reason
-        decision = {"decision": "refused" if denial is not None else "allowed", "outcome": outcome, "reason": reason}
+        decided = "allowed" if denial is None else "asked" if reason in _NOT_DECIDED_YET else "refused"
+        decision = {"decision": decided, "outcome": outcome, "reason": reason}
         self._auditor.refusal(
             kind,
             {**_who_and_what(exchange, label), **decision, "status": status},
@@ -68,6 +72,19 @@ class Audited:
         if self._auditor is not None:
             self._auditor.act(audit.ACTIVITY, members)
 
+    def confirmed(self, exchange: Exchange, label: str, by: str) -> None:
+        """Record that a call was confirmed, and by whom. What is asked on a call's own answer leaves this alone.
+
+        Raises:
+            Overloaded: it can't be recorded, so the call must not be forwarded.
+        """
+        if self._auditor is None:
+            return
+        size = exchange.progress.body_bytes
+        self._auditor.require_room(size)
+        members = {**_who_and_what(exchange, label), "decision": "confirmed", "confirmed_by": by}
+        self._auditor.act(audit.CONFIRMATION, members, arguments=audit.arguments_of(exchange.progress.action))
+
     async def act(self, exchange: Exchange, permit: ManagementPermit[Act]) -> RestAnswer:
         """Do what a call of the key management asked for, and record what it changed.
 
@@ -84,6 +101,10 @@ class Audited:
             members = {**_who_and_what(exchange, MANAGEMENT_PATH), "decision": "done", **apikeys.audited(answer.done)}
             self._auditor.act(audit.MANAGEMENT, members)
         return answer
+
+
+def _is_about_confirming(denial: Denial) -> bool:
+    return isinstance(denial, NotConfirmed) or denial.reason in _NOT_DECIDED_YET
 
 
 def _who_and_what(exchange: Exchange, label: str) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from sidecar.edge.http.exchange import Exchange
+from sidecar.edge.http.streams import SHUTDOWN
 from sidecar.policy import shadow
 from sidecar.policy.redaction import redacted
 from sidecar.ports import Observer
+
+CLIENT_CLOSED: Final = "client_closed"
 
 
 def record(
@@ -54,6 +58,16 @@ def record(
         upstream_status=exchange.upstream_status,
         shadowed=shadowed,
     )
+
+
+def left(exchange: Exchange, outcome: str) -> str:
+    """Return the outcome of a request that ended before its answer was whole, and note why."""
+    because = exchange.request.abandoned_because
+    if because == SHUTDOWN:
+        return SHUTDOWN
+    is_over = exchange.ended_by is not None or exchange.streamed_status is not None
+    exchange.ended_by = exchange.ended_by or because or (CLIENT_CLOSED if is_over else None)
+    return outcome if is_over else CLIENT_CLOSED
 
 
 def _ms(seconds: float) -> float:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 
-from sidecar.denials import Denial, DroppedNotification, HostNotAllowed, OriginNotAllowed, UnknownMethod
+from sidecar.denials import (
+    Denial,
+    DroppedNotification,
+    HostNotAllowed,
+    NotConfirmed,
+    OriginNotAllowed,
+    UnknownMethod,
+)
 from sidecar.edge.http.response import JSON, Response, wire
 from sidecar.model import CredentialKind, Era, JsonRpcId, MessageKind, Route
 from sidecar.policy.discovery import Discovery
@@ -42,7 +50,9 @@ def json_rpc(
 
 
 def error_message(denial: Denial, era: Era, message_id: JsonRpcId | None) -> bytes:
-    """Render a refusal as the JSON-RPC error that it is in either kind of answer."""
+    """Render a refusal as the message that it is in either kind of answer: an error, or a result that models read."""
+    if isinstance(denial, NotConfirmed):
+        return orjson.dumps({"jsonrpc": "2.0", "id": message_id, "result": _result(denial, era)})
     return orjson.dumps({"jsonrpc": "2.0", "id": message_id, "error": _error(denial, era)})
 
 
@@ -87,6 +97,13 @@ def _error(denial: Denial, era: Era) -> dict[str, Any]:
         data["retryAfter"] = denial.retry_after_s
     data.update(denial.data)
     return {"code": code, "message": _phrase(denial.status), "data": data}
+
+
+def _result(denial: NotConfirmed, era: Era) -> Mapping[str, Any]:
+    if denial.result is not None:
+        return denial.result
+    text = {"content": [{"type": "text", "text": denial.message}], "isError": True}
+    return text if era == "legacy" else {"resultType": "complete", **text}
 
 
 def _with_headers(response: Response, denial: Denial, challenge: str | None) -> Response:

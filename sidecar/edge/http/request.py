@@ -161,11 +161,15 @@ class Request:
 
     async def write(self, piece: bytes) -> None:
         """Send a piece of the body, and return when the client has room for another."""
+        self.put(piece)
+        await self._client.drained()
+
+    def put(self, piece: bytes) -> None:
+        """Send a piece of the body, whether or not the client has room for it."""
         if self._is_chunked:
             self._client.write(b"%x\r\n" % len(piece), piece, b"\r\n")
         else:
             self._client.write(piece)
-        await self._client.drained()
 
     def end(self) -> None:
         """Say that the body was sent."""

@@ -11,16 +11,17 @@ import orjson
 
 from sidecar.denials import AccountUnusable, Denial, InternalError, InvalidApiKey, InvalidToken, RateLimited
 from sidecar.edge.http import rendering
+from sidecar.edge.http.asking import Confirming
 from sidecar.edge.http.audited import Audited
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.front import Front
 from sidecar.edge.http.holding import LEAST_BYTES, HeldBytes
-from sidecar.edge.http.lines import record
+from sidecar.edge.http.lines import left, record
 from sidecar.edge.http.relay import head, is_event_stream, relay, whole, without_digests
 from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
-from sidecar.edge.http.streams import PAUSE_S, SHUTDOWN, OpenStreams
+from sidecar.edge.http.streams import PAUSE_S, OpenStreams
 from sidecar.faults import place_of
 from sidecar.guard import MANAGEMENT_PATH, Guard
 from sidecar.handover import Handover
@@ -38,7 +39,6 @@ _AUTH_FAILURES: Final = (InvalidToken, InvalidApiKey, AccountUnusable)
 
 FORWARDED: Final = "forwarded"
 ANSWERED: Final = "answered"
-CLIENT_CLOSED: Final = "client_closed"
 
 
 class PublicServer:
@@ -57,6 +57,7 @@ class PublicServer:
         front: Front,
         observer: Observer,
         audited: Audited,
+        confirming: Confirming,
         max_body_bytes: int,
         stream_idle_timeout_s: float,
         trusted_proxies: tuple[IpNetwork, ...],
@@ -71,6 +72,7 @@ class PublicServer:
         self._front = front
         self._observer = observer
         self._audited = audited
+        self._confirming = confirming
         self._max_body_bytes, self._room = max_body_bytes, HeldBytes(max(LEAST_BYTES, 2 * max_body_bytes))
         self._stream_idle_timeout_s = stream_idle_timeout_s
         self._trusted_proxies, self._require_https = trusted_proxies, require_https
@@ -105,7 +107,7 @@ class PublicServer:
             status = request.status
         except (ConnectionError, asyncio.CancelledError):
             status = exchange.streamed_status if exchange.denial is None else request.status
-            outcome = _left(exchange, outcome)
+            outcome = left(exchange, outcome)
             raise
         finally:
             self._under_way -= 1
@@ -152,9 +154,12 @@ class PublicServer:
 
         permit = await self._gateway.check(route, facts, read_body, exchange.progress)
         try:
-            self._audited.writes(exchange, route.path)
             with self._streams.begin(exchange):
-                return await self._forward(exchange, route, permit)
+                confirmed = await self._confirming.settle(exchange, route.path, permit)
+                if isinstance(confirmed, Response):
+                    return confirmed
+                self._audited.writes(exchange, route.path)
+                return await self._forward(exchange, route, confirmed)
         except Denial as denial:
             denial.headers += permit.answer_headers  # it was counted, whatever became of it
             raise
@@ -287,13 +292,3 @@ class PublicServer:
         self._acts.discard(act)
         if not act.cancelled():
             act.exception()
-
-
-def _left(exchange: Exchange, outcome: str) -> str:
-    """Return the outcome of a request that ended before its answer was whole, and note why."""
-    because = exchange.request.abandoned_because
-    if because == SHUTDOWN:
-        return SHUTDOWN
-    is_over = exchange.ended_by is not None or exchange.streamed_status is not None
-    exchange.ended_by = exchange.ended_by or because or (CLIENT_CLOSED if is_over else None)
-    return outcome if is_over else CLIENT_CLOSED

@@ -11,6 +11,7 @@ from sidecar.edge.redis.activity import RedisActivity
 from sidecar.edge.redis.addresses import Place, place
 from sidecar.edge.redis.admission import RedisAdmission
 from sidecar.edge.redis.cluster import Cluster
+from sidecar.edge.redis.confirmations import RedisConfirmations
 from sidecar.edge.redis.conversation import Conversation
 from sidecar.edge.redis.handles import RedisHandles
 from sidecar.edge.redis.keys import RedisKeys
@@ -24,7 +25,16 @@ from sidecar.edge.redis.usage import RedisUsage
 __all__ = ["RedisStore"]
 
 
-class RedisStore(RedisActivity, RedisAdmission, RedisHandles, RedisKeys, RedisPins, RedisRevocations, RedisUsage):
+class RedisStore(
+    RedisActivity,
+    RedisAdmission,
+    RedisConfirmations,
+    RedisHandles,
+    RedisKeys,
+    RedisPins,
+    RedisRevocations,
+    RedisUsage,
+):
     """`stores.Store` on one Redis, on the master that sentinels name, or on a cluster."""
 
     @classmethod

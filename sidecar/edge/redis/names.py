@@ -9,6 +9,7 @@ import hashlib
 from typing import Final
 
 ALL_KEY_LISTS: Final = "sidecar:{*}:keys"
+ALL_APPROVALS: Final = "sidecar:approval:*"
 
 
 def limit_log(account: str, holder: str, limit: str) -> str:
@@ -79,6 +80,26 @@ def handle(account: str, kind: str, handle_id: str) -> str:
 def pins(upstream: str) -> str:
     """Name the hash of what is kept of an upstream's tools."""
     return f"sidecar:{{upstream {upstream}}}:pins"
+
+
+def confirmation(account: str, confirmation_id: str) -> str:
+    """Name the hash of one confirmation: its record, its state, and who decided."""
+    return f"sidecar:{{{account}}}:confirmation:{confirmation_id}"
+
+
+def confirmation_for(account: str, binding: str) -> str:
+    """Name where the id of the confirmation that was kept last for a binding stands."""
+    return f"sidecar:{{{account}}}:confirming:{binding}"
+
+
+def used(account: str, name: str) -> str:
+    """Name the flag of something that was used once."""
+    return f"sidecar:{{{account}}}:used:{name}"
+
+
+def approval(confirmation_id: str) -> str:
+    """Name where the account of an approval stands, for whoever knows only its id."""
+    return f"sidecar:approval:{confirmation_id}"
 
 
 def changes() -> str:

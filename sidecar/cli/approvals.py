@@ -1,0 +1,87 @@
+"""The ``approvals`` commands: calls that wait for a person, and the person's word."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from typing import Any, Final
+
+from sidecar.approvals import Approvals
+from sidecar.cli.acts import Place, acting
+from sidecar.cli.grammar import Commands, command, group
+from sidecar.cli.output import Outcome, table
+from sidecar.policy.approvals import OPERATOR, OUTCOME, Decision, describe
+from sidecar.policy.pins import inert
+
+_NOTHING: Final = "No call waits for an approval."
+
+
+def add_to(commands: Commands) -> None:
+    """Add these commands to the grammar."""
+    approvals = group(commands, "approvals", "See the calls that wait for a person, and approve or decline them.")
+    show = command(
+        approvals,
+        "list",
+        acting(_list),
+        "List the calls that wait for an approval, the oldest first.",
+        "sidecar approvals list",
+        more="Tool and arguments are what the caller sent, with control characters and the like escaped. --json\n"
+        "has the arguments as they are, up to 16384 characters.",
+    )
+    show.add_argument(
+        "--all", action="store_true", help="also what was decided, used or is over, while it is remembered"
+    )
+    decisions: tuple[tuple[Decision, str], ...] = (
+        ("approve", "Let a call pass, once."),
+        ("decline", "Refuse a call."),
+    )
+    for name, does in decisions:
+        decide = command(
+            approvals,
+            name,
+            acting(partial(_decide, name), f"approvals {name}"),
+            f"{does} Only while it waits, which is for confirmation.ttl_s.",
+            f"sidecar approvals {name} 3f9a1c0b7d2e4a653f9a1c0b7d2e4a65",
+            more="It counts for the same caller, tool and arguments alone, and the caller has to make the call again.\n"
+            "Read the arguments first: sidecar approvals list. Running sidecars follow at once.",
+        )
+        decide.add_argument("id", metavar="ID", help="as 'list' and the caller's answer tell it")
+
+
+async def _list(args: argparse.Namespace, place: Place) -> Outcome:
+    approvals = Approvals(place.store, time.time)
+    told = [describe(approval, approvals.now) for approval in await approvals.all()]
+    shown = [each for each in told if args.all or each["state"] == "waiting"]
+    return Outcome({"approvals": shown}, "\n\n".join(map(_words, shown)) or _NOTHING)
+
+
+async def _decide(decision: Decision, args: argparse.Namespace, place: Place) -> Outcome:
+    approvals = Approvals(place.store, time.time)
+    approval = await approvals.find(args.id)
+    decided = describe(await approvals.decide(approval, decision, OPERATOR), approvals.now)
+    place.note(
+        {
+            "act": f"{decision}_call",
+            "account": approval.account,
+            "approval": approval.id,
+            "tool": inert(approval.tool),
+            "principal": approval.subject,
+        }
+    )
+    then = "; it passes once, when it is made again" if decision == "approve" else ""
+    return Outcome(decided, f"{inert(approval.tool)} of {approval.account} is {OUTCOME[decision]}{then}.")
+
+
+def _words(approval: dict[str, Any]) -> str:
+    caller = approval["caller"]
+    client = "" if caller["clientId"] is None else f" by the client {inert(caller['clientId'])}"
+    cut = " (and more, which is not kept)" if approval["argumentsCut"] else ""
+    rows = [
+        ("account", approval["account"]),
+        ("caller", f"{inert(caller['subject'])}{client}"),
+        ("tool", inert(approval["tool"])),
+        ("arguments", f"{inert(approval['arguments'] or '-')}{cut}"),
+        ("asked", f"{approval['createdAt']}, until {approval['expiresAt']}"),
+    ]
+    return f"{approval['id']}  {approval['state']}\n{table(rows[0], rows[1:])}"

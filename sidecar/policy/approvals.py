@@ -1,0 +1,47 @@
+"""How is a call that waits for an approval told, and who may decide about it?"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+from sidecar.policy.apikeys import rfc3339
+from sidecar.records import Confirmation
+
+Decision = Literal["approve", "decline"]
+
+OPERATOR: Final = "operator"
+"""Who decides by the command."""
+OUTCOME: Final = {"approve": "approved", "decline": "declined"}
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def is_id(text: str) -> bool:
+    """Tell whether this can be the id of an approval."""
+    return _ID.fullmatch(text) is not None
+
+
+def state(approval: Confirmation, now: float) -> str:
+    """Return its state; what is neither decided nor used in time has *expired*."""
+    is_over = approval.expires_at <= now and approval.state in ("waiting", "approved")
+    return "expired" if is_over else approval.state
+
+
+def describe(approval: Confirmation, now: float) -> dict[str, Any]:
+    """Return what is told of it. Callers choose tool, arguments and names: whoever shows them makes them inert."""
+    return {
+        "id": approval.id,
+        "state": state(approval, now),
+        "tool": approval.tool,
+        "arguments": approval.arguments,
+        "argumentsCut": approval.is_cut,
+        "caller": {
+            "credential": approval.credential,
+            "subject": approval.subject,
+            "clientId": approval.client_id,
+        },
+        "account": approval.account,
+        "createdAt": rfc3339(approval.created_at),
+        "expiresAt": rfc3339(approval.expires_at),
+        "decidedBy": approval.decided_by,
+    }

@@ -1,0 +1,223 @@
+"""Must a person confirm this call, how are they asked, and is this their word?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from sidecar.denials import InvalidParams
+from sidecar.model import Action, CredentialKind, Principal, RequestFacts, Route, ToolClass
+from sidecar.policy import jsonparts
+from sidecar.policy.sessions import owner
+from sidecar.records import Confirmation, ConfirmationState
+
+ToolsThatNeedIt = Literal["declared", "writes", "never"]
+Channel = Literal["stream", "retry", "approval"]
+"""How a person is asked. *stream*: by a request to the client on the call's own answer (MCP 2025-06-18, elicitation).
+*retry*: by an answer that the client repeats the call with (MCP 2026-07-28, multi round-trip requests). *approval*: not
+through this client."""
+Word = Literal["accept", "decline", "cancel"]
+
+ANSWER_KEY: Final = "sidecar.confirm"
+"""The name of our question among those of an `InputRequiredResult`."""
+QUESTION_ID: Final = re.compile(r"sc-[0-9a-f]{32}")
+"""Ours alone: the ids of an upstream's own requests are none like it."""
+FIRST_WITH_ELICITATION: Final = "2025-06-18"
+MOVES: Final[Mapping[str, tuple[frozenset[ConfirmationState], ConfirmationState]]] = {
+    "approve": (frozenset({"waiting"}), "approved"),
+    "decline": (frozenset({"waiting"}), "declined"),
+    "withdraw": (frozenset({"waiting", "approved"}), "withdrawn"),
+    "spend": (frozenset({"approved"}), "spent"),
+}
+"""What can happen to a confirmation: in which states, and what it is then. A store does each in one step, and only
+`spend` lets a call pass: so it passes at most once, only after an approval, and never after it was withdrawn."""
+OPEN: Final[frozenset[ConfirmationState]] = frozenset({"waiting", "approved", "declined"})
+"""In these a confirmation is the one for what it is for; a repeated call finds it, and a decline is not asked again."""
+
+KEPT_OF_ARGUMENTS: Final = 16_384
+"""Characters."""
+_STRICTEST_LAST: Final[tuple[ToolsThatNeedIt, ...]] = ("never", "declared", "writes")
+_CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+_SHOWN_OF_VALUE: Final = 200
+_SHOWN_ARGUMENTS: Final = 20
+_SHOWN_OF_NAME: Final = 80
+_SPOKEN: Final = {"<": "\\u003c", ">": "\\u003e", "`": "\\u0060", "://": ":\\/\\/", "](": "]\\u0028"}
+"""What a client could make markup or a link of, as JSON may write it as well."""
+
+
+class Rules:
+    """Which calls need a confirmation.
+
+    Tokens go by `tools`, or by what their route says; API keys only where their route says so, unless whoever holds a
+    token could have made the key to come around this: such a key counts as its maker, on whichever route that asks for
+    most.
+    """
+
+    def __init__(self, *, tools: ToolsThatNeedIt, routes: tuple[Route, ...], keys_are_managed: bool) -> None:
+        self._tools: Final = tools
+        self._keys_are_managed = keys_are_managed
+        ruled = [self._rule(route, "jwt") for route in routes if "jwt" in route.credentials]
+        self._of_makers = max([tools, *ruled], key=_STRICTEST_LAST.index)
+        self._rules = {(route.path, kind): self._rule(route, kind) for route in routes for kind in route.credentials}
+
+    @property
+    def may_apply(self) -> bool:
+        """Whether any call at all may need one."""
+        return self._of_makers != "never" or any(rule != "never" for rule in self._rules.values())
+
+    def needs(self, principal: Principal, route: str, tool_class: ToolClass) -> bool:
+        """Tell whether this call of a tool needs a confirmation."""
+        rule = self._rules[route, principal.kind]
+        if principal.key is not None and principal.key.origin == "rest" and not self._keys_are_managed:
+            rule = max(rule, self._of_makers, key=_STRICTEST_LAST.index)
+        return tool_class == "destructive" if rule == "declared" else rule == "writes" and tool_class != "read"
+
+    def _rule(self, route: Route, kind: CredentialKind) -> ToolsThatNeedIt:
+        if route.confirmation != "inherit":
+            return route.confirmation
+        return self._tools if kind == "jwt" else "never"
+
+
+def channel(facts: RequestFacts, action: Action, *, approver: Literal["caller", "other"], elicits: bool) -> Channel:
+    """Return how to ask for this call. `elicits`: the session's client said at `initialize` that it can ask a person.
+
+    What the caller's own client says is no proof that somebody else agrees.
+    """
+    if approver == "other":
+        return "approval"
+    if facts.era == "modern":
+        meta = action.params.get("_meta")
+        capabilities = meta.get(_CLIENT_CAPABILITIES) if isinstance(meta, dict) else None
+        return "retry" if takes_forms(capabilities) else "approval"
+    knows_it = facts.headers.get("mcp-protocol-version", "") >= FIRST_WITH_ELICITATION
+    takes_streams = "text/event-stream" in facts.headers.get("accept", "").lower()
+    return "stream" if elicits and knows_it and takes_streams else "approval"
+
+
+def takes_forms(capabilities: object) -> bool:
+    """Tell whether a client with these capabilities shows forms to a person; an empty member means that it does."""
+    elicitation = capabilities.get("elicitation") if isinstance(capabilities, dict) else None
+    return isinstance(elicitation, dict) and (not elicitation or isinstance(elicitation.get("form"), dict))
+
+
+def word(answer: object) -> Word:
+    """Return what the result of an elicitation says; whatever is not an acceptance with the box ticked is a refusal."""
+    if not isinstance(answer, dict):
+        return "cancel"
+    content = answer.get("content")
+    if answer.get("action") == "accept":
+        return "accept" if isinstance(content, dict) and content.get("confirm") is True else "decline"
+    return "decline" if answer.get("action") == "decline" else "cancel"
+
+
+def elicitation(message: str, *, mode: bool) -> dict[str, Any]:
+    """Return the parameters that ask a person for a yes. Before 2025-11-25 there is no `mode`."""
+    box = {"type": "boolean", "title": "Yes, run it", "default": False}
+    schema = {"type": "object", "properties": {"confirm": box}, "required": ["confirm"]}
+    return {**({"mode": "form"} if mode else {}), "message": message, "requestedSchema": schema}
+
+
+def call_binding(principal: Principal, action: Action, body: bytes) -> str:
+    """Return a digest of who calls what with what: every other caller, tool or argument has another.
+
+    Of a number its text counts, because some parsers read different ones alike. How the members are ordered, and what
+    differs from one try to the next (the request's id, `_meta`), does not count.
+    """
+    params = json.loads(body, parse_int=_Number, parse_float=_Number)["params"]
+    asked = {name: params.get(name) for name in ("arguments", "task")}
+    return _digest("call", principal.account, owner(principal), str(action.tool), _canonical(asked))
+
+
+def arguments_text(body: bytes) -> tuple[str | None, bool]:
+    """Return the arguments of a call as the client wrote them, up to `KEPT_OF_ARGUMENTS`, and whether that cut them.
+
+    Raises:
+        InvalidParams: they hold a number that no reader keeps as it is.
+    """
+    text = body.decode()
+    try:
+        part = jsonparts.read(text, 3).value["params"].value.get("arguments")
+    except ValueError as error:
+        raise InvalidParams("arguments_unreadable", "The arguments hold a number that is too long") from error
+    if part is None:
+        return None, False
+    return text[part.begin : min(part.end, part.begin + KEPT_OF_ARGUMENTS)], part.end - part.begin > KEPT_OF_ARGUMENTS
+
+
+def request_binding(principal: Principal, session: str, request_id: object) -> str:
+    """Return a digest of the client's own request: a number is never a string."""
+    return _digest("request", principal.account, owner(principal), session, json.dumps(request_id))
+
+
+def session_digest(session: str | None) -> str:
+    """Return what is kept of a session's id."""
+    return "" if session is None else _digest("session", session)
+
+
+def may_answer(asked: Confirmation, principal: Principal, session: str) -> bool:
+    """Tell whether this caller is the one that was asked: the same one, in the same session."""
+    return asked.kind == "question" and asked.owner == owner(principal) and asked.session == session
+
+
+def message(action: Action, account: str) -> str:
+    """Return what the person is asked. Names and values may have been chosen to mislead: they can't look like our text.
+
+    Long ones are cut, and it says so. Every argument is named, up to 20.
+    """
+    arguments = action.params.get("arguments")
+    members = list(arguments.items()) if isinstance(arguments, dict) else []
+    lines = [f"Run {_shown(str(action.tool), _SHOWN_OF_NAME)} on account {_shown(account, 128)}?"]
+    for name, value in members[:_SHOWN_ARGUMENTS]:
+        lines.append(f"{_shown(name, _SHOWN_OF_NAME)}: {_shown(value, _SHOWN_OF_VALUE)}")
+    if len(members) > _SHOWN_ARGUMENTS:
+        lines.append(f"and {len(members) - _SHOWN_ARGUMENTS} more arguments that are not shown")
+    return "\n".join(lines)
+
+
+def approval_text(approval: Confirmation, public_url: str) -> str:
+    """Return what model and person are to do about a call that waits for an approval."""
+    return (
+        f"{_shown(approval.tool, _SHOWN_OF_NAME)} was not run: a person has to approve this call first. "
+        f"It waits at {public_url}/approvals/{approval.id} and its operator can allow it with: "
+        f"sidecar approvals approve {approval.id} - then make the same call again, with the same arguments. "
+        "It will go through once. Do not call again before somebody says that it was approved."
+    )
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _canonical(value: object) -> str:
+    """Write a value so that equal ones, and no others, have the same text."""
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(name)}:{_canonical(value[name])}" for name in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_canonical, value)) + "]"
+    return json.dumps(value)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _shown(value: object, most: int) -> str:
+    text = "".join(map(_visible, json.dumps(value, ensure_ascii=False)))
+    for mark, harmless in _SPOKEN.items():
+        text = text.replace(mark, harmless)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more characters)"
+
+
+def _visible(char: str) -> str:
+    """Write out what nobody sees, or what turns the order of others about (Unicode categories C, Zl and Zp)."""
+    if unicodedata.category(char)[0] == "C" or unicodedata.category(char) in ("Zl", "Zp"):
+        return json.dumps(char)[1:-1]
+    return char

@@ -1,0 +1,185 @@
+"""Questions that are asked of a call's own client, on the answer of the call (MCP 2025-06-18 and 2025-11-25)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import orjson
+
+from sidecar.denials import InvalidParams, NotConfirmed, StoreUnavailable
+from sidecar.model import Action, Permit, Principal, RequestFacts
+from sidecar.policy import confirmation as policy
+from sidecar.policy import jsonrpc, sessions
+from sidecar.records import Confirmation
+from sidecar.stores import ConfirmationStore
+
+LOOK_S: Final = 0.25
+"""How often it is looked whether an answer has come to another process; one that comes to this one is seen at once."""
+COMMENT_S: Final = 15.0
+"""Silence after which a waiting client is told that it still has a connection."""
+REMEMBERED_S: Final = 10.0
+"""A question outlives its time by this, so that an answer that comes too late is not taken for the upstream's."""
+_MODE_SINCE: Final = "2025-11-25"
+
+
+class Caller(Protocol):
+    """The client, while its call waits."""
+
+    def begin(self) -> None:
+        """Begin an answer that is a stream of events."""
+
+    async def tell(self, message: bytes | None) -> None:
+        """Send an event with this message, or only a sign of life. ConnectionError when the client has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that has to be confirmed."""
+
+    principal: Principal
+    facts: RequestFacts
+    action: Action
+    permit: Permit
+    binding: str
+
+    def to_confirm(
+        self,
+        kind: Literal["question", "approval"],
+        entropy: bytes,
+        now: float,
+        lives_s: float,
+        binding: str,
+        session: str = "",
+    ) -> Confirmation:
+        """Return what is kept of it until somebody has confirmed it."""
+        arguments, is_cut = policy.arguments_text(self.permit.body or b"") if kind == "approval" else (None, False)
+        return Confirmation(
+            id=entropy.hex(),
+            kind=kind,
+            account=self.principal.account,
+            owner=sessions.owner(self.principal),
+            binding=binding,
+            session=session,
+            subject=self.principal.subject,
+            client_id=self.principal.client_id,
+            tool=str(self.action.tool),
+            message=policy.message(self.action, self.principal.account),
+            created_at=now,
+            expires_at=now + lives_s,
+            credential=self.principal.kind,
+            arguments=arguments,
+            is_cut=is_cut,
+        )
+
+
+class Questions:
+    """Asks, waits for the answer to whichever process it comes, and takes answers and cancellations.
+
+    Who waits is the only one that can go on with the call, and withdraws the question with whatever ends the wait.
+    """
+
+    def __init__(
+        self,
+        store: ConfirmationStore,
+        *,
+        hold_s: float,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        report: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._hold_s = hold_s
+        self._clock = clock
+        self._entropy = entropy
+        self._report = report
+        self._answered: dict[str, asyncio.Event] = {}
+
+    async def ask(self, call: Call, caller: Caller) -> str:
+        """Ask on the answer of the call itself, and return who said yes."""
+        account, version = call.principal.account, call.facts.headers.get("mcp-protocol-version", "")
+        session = policy.session_digest(sessions.session_of(call.facts, call.action))
+        binding = policy.request_binding(call.principal, session, call.action.id)
+        question = call.to_confirm(
+            "question", self._entropy(16), self._clock(), self._hold_s + REMEMBERED_S, binding, session
+        )
+        if (await self._store.keep(question, self._clock())).id != question.id:
+            raise InvalidParams("request_id_in_use", "A call with this id still waits for its confirmation")
+        params = policy.elicitation(question.message, mode=version >= _MODE_SINCE)
+        message = {"jsonrpc": "2.0", "id": f"sc-{question.id}", "method": "elicitation/create", "params": params}
+        self._answered[question.id] = asyncio.Event()
+        try:
+            caller.begin()
+            await caller.tell(orjson.dumps(message))
+            self._report("asked")
+            answered = await self._answer(question, caller)
+            if answered is not None and answered.state == "approved":
+                await caller.tell(None)  # who has left by now gets nothing done
+                if await self._store.move(account, question.id, "spend", self._clock()):
+                    return "client"
+        finally:
+            del self._answered[question.id]
+            with contextlib.suppress(StoreUnavailable):  # then it expires by itself: nobody else can spend it
+                await self._store.move(account, question.id, "withdraw", self._clock())
+        raise self.refusal(answered)
+
+    async def _answer(self, question: Confirmation, caller: Caller) -> Confirmation | None:
+        """Return the question once it is answered; None when that took too long."""
+        waited = asyncio.get_running_loop().time()
+        told, until = waited, waited + self._hold_s
+        while True:
+            asked = await self._store.confirmation(question.account, question.id)
+            if asked is not None and asked.state != "waiting":
+                return asked
+            now = asyncio.get_running_loop().time()
+            if now >= until:
+                return None
+            if now - told >= COMMENT_S:
+                told = now
+                await caller.tell(None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_S, until - now)):
+                    await self._answered[question.id].wait()
+            self._answered[question.id].clear()
+
+    def refusal(self, asked: Confirmation | None) -> NotConfirmed:
+        """Return the refusal of a call whose confirmation has come to this; None when it took too long."""
+        if asked is None:
+            reason = "timed_out"
+            said = f"nobody confirmed it within {self._hold_s:g} seconds"
+        elif asked.state == "declined":
+            reason = "declined"
+            said = "the person who was asked declined it"
+        else:
+            reason = "cancelled"
+            said = "the question was cancelled"
+        self._report(reason)
+        return NotConfirmed(reason, f"The tool was not run: {said}.")
+
+    async def take(self, principal: Principal, facts: RequestFacts, action: Action, body: bytes | None) -> bool:
+        """Take an answer to a question of ours, or the cancellation of a call that waits: no upstream knows of it."""
+        account = principal.account
+        session = policy.session_digest(sessions.session_of(facts, action))
+        if action.kind == "response" and isinstance(action.id, str) and policy.QUESTION_ID.fullmatch(action.id):
+            asked = await self._store.confirmation(account, action.id.removeprefix("sc-"))
+            if asked is None:
+                return False
+            if policy.may_answer(asked, principal, session):
+                word = policy.word(jsonrpc.parse(body or b"").get("result"))
+                move = {"accept": "approve", "decline": "decline", "cancel": "withdraw"}[word]
+                await self._move(asked, move)
+            return True
+        if action.kind == "notification" and action.method == "notifications/cancelled":
+            binding = policy.request_binding(principal, session, action.params.get("requestId"))
+            waits = await self._store.confirmation_for(account, binding)
+            return waits is not None and await self._move(waits, "withdraw")
+        return False
+
+    async def _move(self, asked: Confirmation, move: str) -> bool:
+        moved = await self._store.move(asked.account, asked.id, move, self._clock(), "client")
+        if asked.id in self._answered:
+            self._answered[asked.id].set()
+        return moved

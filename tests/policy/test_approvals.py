@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.denials import InvalidParams
+from sidecar.policy import approvals
+from sidecar.policy.confirmation import KEPT_OF_ARGUMENTS, arguments_text
+from sidecar.records import ConfirmationState
+from tests.policy.confirming import NOW, call_body, confirmation
+
+
+def test_an_id_is_what_is_made_as_one() -> None:
+    assert approvals.is_id("0123456789abcdef" * 2)
+    for wrong in ("", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n"):
+        assert not approvals.is_id(wrong)
+
+
+@pytest.mark.parametrize(
+    ("state", "then"),
+    [
+        ("waiting", "expired"),
+        ("approved", "expired"),
+        ("declined", "declined"),
+        ("spent", "spent"),
+        ("withdrawn", "withdrawn"),
+    ],
+)
+def test_what_was_not_used_in_time_has_expired(state: ConfirmationState, then: str) -> None:
+    kept = confirmation(state=state, expires_at=NOW + 60)
+    assert approvals.state(kept, NOW + 59.9) == state
+    assert approvals.state(kept, NOW + 60) == then
+
+
+def test_all_is_told_that_a_person_needs_to_decide() -> None:
+    kept = confirmation(arguments='{"id":42}', decided_by="ann", state="approved")
+    assert approvals.describe(kept, NOW) == {
+        "id": "a" * 32,
+        "state": "approved",
+        "tool": "drop",
+        "arguments": '{"id":42}',
+        "argumentsCut": False,
+        "caller": {"credential": "jwt", "subject": "ann", "clientId": "web"},
+        "account": "acme",
+        "createdAt": "2026-09-21T14:13:20Z",
+        "expiresAt": "2026-09-21T14:14:20Z",
+        "decidedBy": "ann",
+    }
+
+
+def test_arguments_are_kept_as_the_client_wrote_them() -> None:
+    body = call_body().replace(b'{"id": 42}', b'{"id" : 4.20e1, "n":1.000000000000000005 }')
+    assert arguments_text(body) == ('{"id" : 4.20e1, "n":1.000000000000000005 }', False)
+    assert arguments_text(b'{"method":"tools/call","params":{"name":"drop"}}') == (None, False)
+
+
+def test_long_arguments_are_cut_and_that_is_told() -> None:
+    whole, is_cut = arguments_text(call_body(arguments={"a": "x" * (KEPT_OF_ARGUMENTS - 9)}))
+    assert (len(whole or ""), is_cut) == (KEPT_OF_ARGUMENTS, False)
+    cut, is_cut = arguments_text(call_body(arguments={"a": "x" * (KEPT_OF_ARGUMENTS - 8)}))
+    assert (len(cut or ""), is_cut) == (KEPT_OF_ARGUMENTS, True)
+
+
+def test_a_number_that_is_too_long_to_be_read_is_refused() -> None:
+    with pytest.raises(InvalidParams):
+        arguments_text(call_body().replace(b"42", b"4" * 5000))
