@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any, Final
 import httpx
 
 from sidecar.app import keyring, open_store
-from sidecar.config import load
+from sidecar.config import Config, load
+from sidecar.stores import Store
 from tests.e2e.bed import KEY_ROUTE, config_text, merged, modern, tool_call
 from tests.interop.node_programs import HERE, environment
 
@@ -62,9 +63,9 @@ class Served:
     config: Path
     process: subprocess.Popen[bytes]
 
-    def call(self, key: str) -> httpx.Response:
-        """Call a tool that reads, with a key, as a program would; wait until the sidecar knows the tools."""
-        message, routing = modern(tool_call("get_balance"))
+    def call(self, key: str, tool: str = "get_balance", **arguments: Any) -> httpx.Response:
+        """Call a tool with a key, as a program would; wait until the sidecar knows the tools."""
+        message, routing = modern(tool_call(tool, **arguments))
         headers = {"X-API-Key": key, "Accept": "application/json, text/event-stream", **routing}
 
         def ask() -> httpx.Response | None:
@@ -74,16 +75,30 @@ class Served:
         found: httpx.Response = until(ask)
         return found
 
-    def make(self, *names: str, days: int = 90) -> None:
+    def make(self, *names: str, days: int = 90, scope: str = "mcp:read") -> None:
         """Make a key of ada's for each of these names, as the operator would."""
-        settings = load(self.config.read_text(), {}, lambda path: Path(path).read_bytes())
 
-        async def make() -> None:
-            async with open_store(settings) as store, keyring(settings, store) as keys:
+        async def make(store: Store) -> None:
+            async with keyring(self.settings, store) as keys:
                 for name in names:
-                    await keys.create("ada", name, expires_in_days=days, created_by="cli", origin="cli", granted=None)
+                    await keys.create(
+                        "ada", name, scopes=[scope], expires_in_days=days, created_by="cli", origin="cli", granted=None
+                    )
 
-        asyncio.run(make())
+        self.act(make)
+
+    def act(self, act: Callable[[Store], Awaitable[Any]]) -> Any:
+        """Do something with the store that the sidecar uses."""
+
+        async def acted() -> Any:
+            async with open_store(self.settings) as store:
+                return await act(store)
+
+        return asyncio.run(acted())
+
+    @property
+    def settings(self) -> Config:
+        return load(self.config.read_text(), {}, lambda path: Path(path).read_bytes())
 
     def command(self, *words: str) -> None:
         """Run an operator's command."""

@@ -182,6 +182,30 @@ def test_the_page_is_framed_by_nobody(serve: Serve, tab: Tab, tmp_path: Path) ->
     until(lambda: any("frame-ancestors" in complaint for complaint in tab.complaints()))
 
 
+def test_the_use_of_a_key_is_drawn_and_said_and_what_is_unusual_is_told_in_words(serve: Serve, tab: Tab) -> None:
+    served = serve(api_keys={"unusual": {"min_refused": 16}})
+    sign_in(tab, served)
+    key = make(tab, "busy")
+    line = row(tab, "busy")
+    assert "No use in the last 7 days." in tab.find(line).text
+    for _ in range(3):
+        assert served.call(key).status_code == 200
+    for _ in range(16):
+        assert served.call(key, "delete_transaction", id="x").status_code == 403
+    until(lambda: tab.count(f"{line} .unusual"), step=lambda: reload(tab))
+    assert "3 requests, of these 0 writes, and 16 refused" in tab.find(f"{line} figcaption").text
+    assert "Unusual: 16 refused requests in the hour from " in tab.find(f"{line} .unusual").text
+    assert tab.count(f"{line} svg .reads") == tab.count(f"{line} svg .refused") == 1
+    assert "3 requests, 0 writes, 16 refused." in str(tab.find(f"{line} svg").get_attribute("aria-label"))
+    assert_open_to_all(tab)
+
+
+def reload(tab: Tab) -> None:
+    """Have the list read again, and wait for it."""
+    tab.press("#reload")
+    tab.find("#list[aria-busy=false]")
+
+
 @pytest.mark.parametrize("number", [1, 500])
 def test_any_number_of_keys_is_shown(serve: Serve, tab: Tab, number: int) -> None:
     served = serve()

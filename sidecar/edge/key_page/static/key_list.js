@@ -3,6 +3,7 @@
 import { lengthOf, timeOf, warningOf } from "./dates.js";
 import { alertOf, dialog, el, quoted, visible } from "./dom.js";
 import { wordsOf } from "./problem.js";
+import { chartOf, warningsOf } from "./usage.js";
 
 const GRACES_S = [0, 3600, 86_400, 604_800];
 const PAGE = 100;
@@ -42,10 +43,10 @@ export async function readKeys(session) {
 
 /**
  * Show keys: those that work, and all on request.
- * @param {{keys: Key[], isWhole: boolean}} read
+ * @param {{keys: Key[], isWhole: boolean, activity: {ofKeys: Map<string, import("./usage.js").Activity>, unusual: import("./usage.js").Unusual[]} | null}} read
  * @param {{showAll: boolean, toggle: (all: boolean) => void, rotate: (key: Key) => void, revoke: (key: Key) => void, reload: () => void}} acts
  */
-export function keyList({ keys, isWhole }, acts) {
+export function keyList({ keys, isWhole, activity }, acts) {
   const active = keys.filter((key) => key.status === "active");
   const shown = acts.showAll ? keys : active;
   const all = el("input", { type: "checkbox", id: "show-all", checked: acts.showAll, onchange: (event) => acts.toggle(event.target.checked) });
@@ -59,13 +60,17 @@ export function keyList({ keys, isWhole }, acts) {
       el("span", { class: "choice" }, all, el("label", { for: "show-all" }, `Show the ${keys.length - active.length} expired and revoked, too`)),
       el("button", { type: "button", id: "reload", onclick: acts.reload }, "Refresh"),
     ),
+    activity === null ? el("p", { id: "no-activity" }, "How the keys are used can't be shown just now.") : warningsOf(activity.unusual),
     isWhole ? null : el("p", {}, `Only the newest ${keys.length} keys are shown.`),
-    shown.length ? el("ul", { class: "keys", id: "keys" }, ...shown.map((key) => row(key, acts))) : el("p", { id: "no-keys" }, "You have no keys yet. Make the first one above."),
+    shown.length ? el("ul", { class: "keys", id: "keys" }, ...shown.map((key) => row(key, activity?.ofKeys.get(key.id) ?? null, acts))) : el("p", { id: "no-keys" }, "You have no keys yet. Make the first one above."),
   );
 }
 
-/** @param {Key} key */
-function row(key, acts) {
+/**
+ * @param {Key} key
+ * @param {import("./usage.js").Activity | null} activity
+ */
+function row(key, activity, acts) {
   const warning = key.status === "active" ? warningOf(key.expiresAt) : "";
   const name = visible(key.name);
   return el(
@@ -82,6 +87,8 @@ function row(key, acts) {
       ...fact("Last used", el("span", { class: "last-used" }, timeOf(key.lastUsedAt, "never"))),
       ...(key.replacedBy === null ? [] : fact("Replaced by", el("code", {}, key.replacedBy))),
     ),
+    activity === null ? null : warningsOf(activity.unusual),
+    activity === null ? null : chartOf(activity.days),
     key.status === "active"
       ? el(
           "p",

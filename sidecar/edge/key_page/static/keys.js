@@ -7,6 +7,7 @@ import { open } from "./entrance.js";
 import { askToRevoke, askToRotate, keyList, readKeys } from "./key_list.js";
 import { showNewKey } from "./new_key.js";
 import { wordsOf } from "./problem.js";
+import { readActivity } from "./usage.js";
 
 /**
  * @param {import("./session.js").Session} session
@@ -15,12 +16,16 @@ import { wordsOf } from "./problem.js";
 function enter(session, settings) {
   const list = el("div", { id: "list" });
   let showAll = false;
-  let read = { keys: [], isWhole: true };
+  let read = { keys: [], isWhole: true, activity: null };
 
   async function refresh() {
     list.setAttribute("aria-busy", "true");
     try {
-      read = await readKeys(session);
+      const found = await readKeys(session);
+      // Without it the keys can still be revoked.
+      const activity = await readActivity(session, Math.ceil(found.keys.length / 100) || 1).catch(() => null);
+      read = { ...found, activity };
+      if (!list.isConnected) return;
       draw();
       say(`${read.keys.length} keys`);
     } catch (error) {
