@@ -6,6 +6,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 
+from sidecar.approvals import Approvals
+from sidecar.approvals_api import ApprovalsApi
 from sidecar.config import Config
 from sidecar.confirmer import Confirmer, Envelopes
 from sidecar.edge.http.asking import Confirming
@@ -46,6 +48,12 @@ class ConfirmingParts:
         self._config = config
         self._sealer = StateSealer(keys, ttl_s=config.confirmation.ttl_s)
         self.envelope = Envelopes(self._sealer, time.time, secrets.token_bytes).put
+
+    def approvals_api(self, lasting: Lasting) -> ApprovalsApi:
+        """Return what the page asks."""
+        page = self._config.key_page.client_id
+        named = self._config.confirmation.approver_clients or (() if page is None else (page,))
+        return ApprovalsApi(Approvals(lasting.store, time.time), frozenset(named))
 
     def confirming(
         self,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar import wiring
+from sidecar.approvals_api import COLLECTION as APPROVALS_PATH
 from sidecar.catalogue import Classes
 from sidecar.config import Config
 from sidecar.confirming import ConfirmingParts
@@ -15,9 +16,10 @@ from sidecar.denials import InvalidToken
 from sidecar.edge.http.server import PublicServer
 from sidecar.edge.telemetry import Telemetry
 from sidecar.gateway import Gateway
-from sidecar.guard import Guard
+from sidecar.guard import MANAGEMENT_PATH, Guard
+from sidecar.keyring import Keyring
 from sidecar.lasting import Lasting
-from sidecar.management import ManagementApi
+from sidecar.management import ManagementApi, RestApi
 from sidecar.model import Principal
 from sidecar.pinning import Known as KnownPins
 from sidecar.policy.identity import Signer
@@ -58,7 +60,6 @@ class Generation:
         self.keyring = wiring.keyring(config, lasting.store, lasting.hasher)
         self.tools = tools = wiring.tool_classes(config, self.catalogue)
         self.gateway = wiring.gateway(config, lasting, signer, tools, known)
-        rule = config.api_keys.management
         front = wiring.front(config, signer.jwks(), telemetry)
         confirming = ConfirmingParts(config, keys)
         store, client = lasting.store, self.upstream
@@ -70,7 +71,7 @@ class Generation:
             gateway=between(self.gateway),
             streams=lasting.streams,
             stream_limit=lasting.stream_limit,
-            management=ManagementApi(self.keyring, lasting.store, scope=rule.scope, client_ids=rule.client_ids),
+            rest=_rest(config, lasting, self.keyring, confirming),
             upstream=self.upstream,
             handover=handover,
             front=front,
@@ -126,3 +127,9 @@ def _known(config: Config, before: Generation | None) -> tuple[Classes | None, K
         return None, None
     pinning = before.catalogue.pinning
     return before.catalogue.known, None if pinning is None else pinning.known
+
+
+def _rest(config: Config, lasting: Lasting, keyring: Keyring, confirming: ConfirmingParts) -> Mapping[str, RestApi]:
+    rule = config.api_keys.management
+    keys = ManagementApi(keyring, lasting.store, scope=rule.scope, client_ids=rule.client_ids)
+    return {MANAGEMENT_PATH: keys, APPROVALS_PATH: confirming.approvals_api(lasting)}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from sidecar.denials import InvalidRequest, MethodNotAllowed, NotFound
@@ -18,7 +18,7 @@ from sidecar.keyring import Keyring
 from sidecar.model import Principal, RequestFacts
 from sidecar.policy import activity, apikeys, strictjson
 from sidecar.policy.key_requests import DEFAULT_PAGE, read_cursor, read_grace_s, read_page_size, require_manager
-from sidecar.records import KeyAct
+from sidecar.records import ApprovalAct, KeyAct
 from sidecar.stores import Store
 
 COLLECTION: Final = "/api/api-keys"
@@ -36,7 +36,7 @@ class RestAnswer:
 
     status: int
     document: dict[str, Any] | None = field(repr=False)
-    done: KeyAct | None = None
+    done: KeyAct | ApprovalAct | None = None
     """What it changed; None where it only told."""
 
 
@@ -50,6 +50,24 @@ class _Call:
 
 Act: TypeAlias = Callable[[float], Awaitable[RestAnswer]]
 """What was asked for, understood and permitted, to be done as of a moment (Unix seconds)."""
+
+
+class RestApi(Protocol):
+    """Calls below one path."""
+
+    def methods(self, path: str) -> tuple[str, ...] | None:
+        """Name the methods that exist at this raw path, or None when nothing is there."""
+        ...
+
+    def read(self, principal: Principal, facts: RequestFacts, body: bytes) -> Act:
+        """Understand one call, and whether this caller may make it, before anything is counted or done.
+
+        Raises:
+            Denial: what is against it. The act itself may raise others.
+        """
+        ...
+
+
 _Resource: TypeAlias = Mapping[str, Callable[[_Call], Act]]
 """What each method means at one path."""
 

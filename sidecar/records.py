@@ -179,3 +179,11 @@ class Confirmation:
     state: ConfirmationState = "waiting"
     decided_by: str | None = None
     """*client*, *operator*, or the subject of the token that decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAct:
+    """What somebody decided about a call. For the audit."""
+
+    decision: Literal["approve", "decline"]
+    approval: Confirmation

@@ -11,8 +11,9 @@ from sidecar.approvals import Approvals
 from sidecar.cli.acts import Place, acting
 from sidecar.cli.grammar import Commands, command, group
 from sidecar.cli.output import Outcome, table
-from sidecar.policy.approvals import OPERATOR, OUTCOME, Decision, describe
+from sidecar.policy.approvals import OPERATOR, OUTCOME, Decision, audited, describe
 from sidecar.policy.pins import inert
+from sidecar.records import ApprovalAct
 
 _NOTHING: Final = "No call waits for an approval."
 
@@ -60,15 +61,7 @@ async def _decide(decision: Decision, args: argparse.Namespace, place: Place) ->
     approvals = Approvals(place.store, time.time)
     approval = await approvals.find(args.id)
     decided = describe(await approvals.decide(approval, decision, OPERATOR), approvals.now)
-    place.note(
-        {
-            "act": f"{decision}_call",
-            "account": approval.account,
-            "approval": approval.id,
-            "tool": inert(approval.tool),
-            "principal": approval.subject,
-        }
-    )
+    place.note({**audited(ApprovalAct(decision, approval)), "account": approval.account, "caller": approval.subject})
     then = "; it passes once, when it is made again" if decision == "approve" else ""
     return Outcome(decided, f"{inert(approval.tool)} of {approval.account} is {OUTCOME[decision]}{then}.")
 

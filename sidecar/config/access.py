@@ -43,5 +43,6 @@ class ConfirmationConfig:
 
     tools: Literal["declared", "writes", "never"] = setting(v.one_of(("declared", "writes", "never")), "declared")
     approver: Literal["caller", "other"] = setting(v.one_of(("caller", "other")), "caller")
+    approver_clients: tuple[str, ...] = setting(listed(v.text(255, "a client's id")), ())
     hold_s: int = setting(v.whole(1, 3600, of="seconds"), 50)
     ttl_s: int = setting(v.whole(1, 86_400, of="seconds"), 900)

@@ -17,7 +17,7 @@ ASYMMETRIC: Final = (
     *("ES256", "ES256K", "ES384", "ES512", "EdDSA"),
 )
 MANAGEMENT_PATH: Final = "/api/api-keys"
-OWN_PATHS: Final = (MANAGEMENT_PATH, "/.well-known", "/keys", "/approvals")
+OWN_PATHS: Final = (MANAGEMENT_PATH, "/api/approvals", "/.well-known", "/keys", "/approvals")
 """Paths that the sidecar answers itself, with all below them."""
 
 _LONGEST_SOCKET_PATH_BYTES: Final = 107

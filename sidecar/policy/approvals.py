@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final, Literal
 
+from sidecar.denials import ClientNotAllowed
+from sidecar.model import Principal
 from sidecar.policy.apikeys import rfc3339
-from sidecar.records import Confirmation
+from sidecar.policy.pins import inert
+from sidecar.records import ApprovalAct, Confirmation
 
 Decision = Literal["approve", "decline"]
 
@@ -45,3 +49,29 @@ def describe(approval: Confirmation, now: float) -> dict[str, Any]:
         "expiresAt": rfc3339(approval.expires_at),
         "decidedBy": approval.decided_by,
     }
+
+
+def require_approver(principal: Principal, clients: Collection[str]) -> None:
+    """Let only these clients see and decide.
+
+    Raises:
+        ClientNotAllowed: the token is another client's, or names none.
+    """
+    if principal.client_id is None or principal.client_id not in clients:
+        text = "This client may not approve calls; the operator can add it to confirmation.approver_clients"
+        raise ClientNotAllowed("approver_not_allowed", text)
+
+
+def require_another(principal: Principal, approval: Confirmation) -> None:
+    """Let no client approve a call of its own.
+
+    Raises:
+        ClientNotAllowed: it is the one that made the call.
+    """
+    if principal.client_id == approval.client_id:
+        raise ClientNotAllowed("approver_is_caller", "The client that made a call may not decide about it")
+
+
+def audited(act: ApprovalAct) -> dict[str, Any]:
+    """Return what the audit keeps of a decision: whose call it was, and which."""
+    return {"act": f"{act.decision}_call", "approval": act.approval.id, "tool": inert(act.approval.tool)}

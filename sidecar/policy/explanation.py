@@ -28,6 +28,7 @@ _RULES: Final[Mapping[str, str]] = {
     "notification_dropped": "scopes",
     "rate_limit_exceeded": "limits",
     "session_not_found": "sessions",
+    "confirmation_required": "confirmation",
     "upstream_unavailable": "catalogue",
     "upstream_timeout": "upstream",
     "store_unavailable": "store",
@@ -37,6 +38,7 @@ _RULES: Final[Mapping[str, str]] = {
 _NOT_REFUSED: Final = ("forwarded", "answered", "client_closed", "shutdown")
 _MESSAGE: Final = "message"
 """Everything else is about how the request is written."""
+_OF_APPROVERS: Final = ("approver_not_allowed", "approver_is_caller")
 _BY_REASON: Final[Mapping[str, str]] = {"unknown_method": "scopes"}
 
 
@@ -64,6 +66,8 @@ class Walk:
 
 def rule_of(outcome: str, reason: str | None, *, manages_keys: bool = False) -> str:
     """Name the rule that decides so, by outcome and reason of the log: a section of the settings where there is one."""
+    if reason in _OF_APPROVERS:
+        return "confirmation.approver_clients"
     if manages_keys and outcome == "insufficient_scope":
         return "api_keys.management"
     return _BY_REASON.get(reason or "", _RULES.get(outcome, _MESSAGE))

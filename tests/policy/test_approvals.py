@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from sidecar.denials import InvalidParams
+from sidecar.denials import ClientNotAllowed, InvalidParams
 from sidecar.policy import approvals
 from sidecar.policy.confirmation import KEPT_OF_ARGUMENTS, arguments_text
-from sidecar.records import ConfirmationState
-from tests.policy.confirming import NOW, call_body, confirmation
+from sidecar.records import ApprovalAct, ConfirmationState
+from tests.policy.confirming import NOW, call_body, caller, confirmation
 
 
 def test_an_id_is_what_is_made_as_one() -> None:
@@ -63,3 +65,24 @@ def test_long_arguments_are_cut_and_that_is_told() -> None:
 def test_a_number_that_is_too_long_to_be_read_is_refused() -> None:
     with pytest.raises(InvalidParams):
         arguments_text(call_body().replace(b"42", b"4" * 5000))
+
+
+def test_only_the_named_clients_see_and_decide() -> None:
+    approvals.require_approver(caller(), ("page", "web"))
+    for clients in ((), ("page",)):
+        with pytest.raises(ClientNotAllowed):
+            approvals.require_approver(caller(), clients)
+    with pytest.raises(ClientNotAllowed):
+        approvals.require_approver(replace(caller(), client_id=None), ("web",))
+
+
+def test_no_client_decides_about_its_own_call() -> None:
+    approvals.require_another(caller(), confirmation(client_id="agent"))
+    approvals.require_another(caller(), confirmation(client_id=None))
+    with pytest.raises(ClientNotAllowed):
+        approvals.require_another(caller(), confirmation(client_id="web"))
+
+
+def test_the_audit_names_the_call_and_shows_nothing_live() -> None:
+    told = approvals.audited(ApprovalAct("decline", confirmation(tool="drop\x1b[2J")))
+    assert told == {"act": "decline_call", "approval": "a" * 32, "tool": "drop\\u001b[2J"}

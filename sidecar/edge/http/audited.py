@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from sidecar.denials import Denial, NotConfirmed
 from sidecar.edge.http.exchange import Exchange
-from sidecar.guard import MANAGEMENT_PATH, ManagementPermit
+from sidecar.guard import ManagementPermit
 from sidecar.management import Act, RestAnswer
-from sidecar.policy import apikeys, audit
+from sidecar.policy import apikeys, approvals, audit
 from sidecar.ports import Auditor
+from sidecar.records import KeyAct
 
 _NOT_DECIDED_YET: Final = ("asked", "approval_needed")
 _ASKED_NOTHING: Final = (408, 503)
@@ -85,8 +86,8 @@ class Audited:
         members = {**_who_and_what(exchange, label), "decision": "confirmed", "confirmed_by": by}
         self._auditor.act(audit.CONFIRMATION, members, arguments=audit.arguments_of(exchange.progress.action))
 
-    async def act(self, exchange: Exchange, permit: ManagementPermit[Act]) -> RestAnswer:
-        """Do what a call of the key management asked for, and record what it changed.
+    async def act(self, exchange: Exchange, label: str, permit: ManagementPermit[Act]) -> RestAnswer:
+        """Do what a REST call asked for, and record what it changed.
 
         Raises:
             Overloaded: it could not be recorded, so it is not done; but a key can always be revoked.
@@ -98,7 +99,9 @@ class Audited:
             self._auditor.require_room()
         answer = await permit.act(permit.asked_at)
         if answer.done is not None:
-            members = {**_who_and_what(exchange, MANAGEMENT_PATH), "decision": "done", **apikeys.audited(answer.done)}
+            done = answer.done
+            told = apikeys.audited(done) if isinstance(done, KeyAct) else approvals.audited(done)
+            members = {**_who_and_what(exchange, label), "decision": "done", **told}
             self._auditor.act(audit.MANAGEMENT, members)
         return answer
 

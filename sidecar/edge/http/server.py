@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Final
 
 import orjson
@@ -23,9 +23,9 @@ from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import PAUSE_S, OpenStreams
 from sidecar.faults import place_of
-from sidecar.guard import MANAGEMENT_PATH, Guard
+from sidecar.guard import Guard
 from sidecar.handover import Handover
-from sidecar.management import Act, ManagementApi, RestAnswer
+from sidecar.management import Act, RestAnswer, RestApi
 from sidecar.model import Permit, Principal, ResponsePlan, Route
 from sidecar.policy.addresses import Https, IpNetwork
 from sidecar.policy.answers import content_length, may_hold_messages
@@ -42,14 +42,14 @@ ANSWERED: Final = "answered"
 
 
 class PublicServer:
-    """Serves the routes, the key management and the published documents."""
+    """Serves the routes, what `rest` has at each path and below, and the published documents."""
 
     def __init__(
         self,
         *,
         routes: tuple[Route, ...],
         gateway: Guard,
-        management: ManagementApi,
+        rest: Mapping[str, RestApi],
         upstream: Upstream,
         handover: Handover,
         streams: OpenStreams,
@@ -66,7 +66,7 @@ class PublicServer:
     ) -> None:
         self._routes = {route.path: route for route in routes}
         self._gateway = gateway
-        self._management = management
+        self._rest = rest
         self._upstream = upstream
         self._handover = handover
         self._front = front
@@ -120,9 +120,8 @@ class PublicServer:
             exchange.let_go()
 
     def _label(self, path: str) -> str:
-        if path == MANAGEMENT_PATH or path.startswith(f"{MANAGEMENT_PATH}/"):
-            return MANAGEMENT_PATH
-        return self._front.label(path)
+        own = [label for label in self._rest if path == label or path.startswith(f"{label}/")]
+        return own[0] if own else self._front.label(path)
 
     async def _answer(self, exchange: Exchange, label: str, route: Route | None) -> None:
         """Send an answer, unless it was streamed; a refusal is sent in its place."""
@@ -130,8 +129,8 @@ class PublicServer:
         try:
             if route is not None:
                 response = await self._proxy(exchange, route)
-            elif label == MANAGEMENT_PATH:
-                response = await self._manage(exchange)
+            elif label in self._rest:
+                response = await self._manage(exchange, label)
             else:
                 response = await self._front.publish(exchange)
             if response is not None:
@@ -237,9 +236,9 @@ class PublicServer:
         finally:
             self._observer.stream_closed(route.path)
 
-    async def _manage(self, exchange: Exchange) -> Response:
-        facts = exchange.facts
-        preflight = self._front.receive(exchange, self._management.methods(facts.path))
+    async def _manage(self, exchange: Exchange, label: str) -> Response:
+        facts, api = exchange.facts, self._rest[label]
+        preflight = self._front.receive(exchange, api.methods(facts.path))
         if preflight is not None:
             return preflight
 
@@ -249,12 +248,12 @@ class PublicServer:
             return await exchange.json_body(_MANAGEMENT_BODY_BYTES, self._body_timeout_s)
 
         def understand(principal: Principal, body: bytes) -> Act:
-            return self._management.read(principal, facts, body)
+            return api.read(principal, facts, body)
 
         permit = await self._gateway.check_management(facts, read_body, understand, exchange.progress)
         try:
             # The client may leave, but what has begun is done whole: half a revocation would be told to nobody.
-            act = asyncio.ensure_future(self._audited.act(exchange, permit))
+            act = asyncio.ensure_future(self._audited.act(exchange, label, permit))
             self._acts.add(act)
             act.add_done_callback(self._forget)
             answer = await asyncio.shield(act)
@@ -278,7 +277,7 @@ class PublicServer:
             self._observer.auth_failure(denial.reason)
         elif isinstance(denial, RateLimited) and not exchange.progress.quotas:
             self._observer.limit_refusal(denial.detail or "")
-        if label == MANAGEMENT_PATH:
+        if label in self._rest:
             response = rendering.problem(denial, self._front.discovery)
         else:
             message_id, kind = await exchange.identify_message()
