@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from aiohttp import web
 
-from sidecar.demo.issuer import Algorithm, DevIssuer
+from sidecar.demo.issuer import Algorithm, DevIssuer, Documents
 
 Failure = Literal["html", "500", "hang", "empty", "huge", "redirect", "no_keys", "gzip", "cut"]
 
@@ -73,3 +73,20 @@ class FailingIssuer(DevIssuer):
         assert request.transport is not None
         request.transport.close()
         return answer
+
+
+class IssuerForPeople(FailingIssuer):
+    """The dev issuer, with metadata of a sign-in that nobody performs here."""
+
+    def documents(self) -> Documents:
+        return {path: self._with_sign_in(path, document) for path, document in super().documents().items()}
+
+    def _with_sign_in(self, path: str, document: Any) -> dict[str, Any]:
+        if path not in (OAUTH, OPENID):
+            return dict(document)
+        return {
+            **document,
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+            "code_challenge_methods_supported": ["S256"],
+        }

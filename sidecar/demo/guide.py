@@ -85,6 +85,7 @@ def _overview(demo: Demo) -> str:
 Running, all of it as account "alice" and for 8 hours:
 
   sidecar      {demo.url}/mcp (tokens), {demo.url}/mcp/inspector (API keys)
+  key page     {demo.url}/keys, in a browser; it takes the token below
   admin        {demo.admin_url}/readyz
   MCP server   {demo.finance_url}, unchanged, behind the sidecar
   issuer       {demo.issuer_url}, a dev issuer; it made the token below and gives out no other

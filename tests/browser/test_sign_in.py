@@ -137,6 +137,16 @@ def test_a_page_that_is_loaded_again_has_forgotten_its_token(serve: Serve, tab: 
     assert not tab.count("#sign-out")
 
 
+def test_who_went_elsewhere_and_comes_back_must_sign_in_again(serve: Serve, tab: Tab) -> None:
+    """Also where the browser has kept the page as it was left."""
+    served = serve()
+    sign_in(tab, served)
+    tab.open("about:blank")
+    tab.driver.back()
+    tab.find("#sign-in")
+    assert not tab.count("#sign-out")
+
+
 def test_a_sign_in_that_has_ended_leads_back_to_the_door(serve: Serve, tab: Tab) -> None:
     served = serve()
     sign_in(tab, served)

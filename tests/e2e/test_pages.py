@@ -9,33 +9,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.demo.issuer import DevIssuer, Documents
+from sidecar.demo.issuer import DevIssuer
 from sidecar.edge import key_page
 from sidecar.edge.http import pages
 from tests.e2e.bed import PUBLIC_URL, Bed
 from tests.e2e.conftest import Start
-from tests.issuer import OAUTH, OPENID, FailingIssuer
+from tests.issuer import OAUTH, OPENID, IssuerForPeople
 
 PAGES = ("/keys", "/keys/callback", "/approvals/callback", "/approvals/" + "0a" * 16)
 SIGN_IN = "/keys/sign-in.json"
 FIRST_LOAD_BYTES = 100 * 1024
-
-
-class IssuerForPeople(FailingIssuer):
-    """The dev issuer, with metadata of a sign-in that nobody performs here."""
-
-    def documents(self) -> Documents:
-        return {path: self.with_sign_in(path, document) for path, document in super().documents().items()}
-
-    def with_sign_in(self, path: str, document: Any) -> dict[str, Any]:
-        if path not in (OAUTH, OPENID):
-            return dict(document)
-        return {
-            **document,
-            "authorization_endpoint": f"{self.url}/authorize",
-            "token_endpoint": f"{self.url}/token",
-            "code_challenge_methods_supported": ["S256"],
-        }
 
 
 @pytest.fixture

@@ -6,6 +6,11 @@ import { Session } from "./session.js";
 import { readSettings } from "./settings.js";
 import { begin, comeBack, finish, isCallback } from "./sign_in.js";
 
+// A page that the browser kept while the person was elsewhere would still hold the token.
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});
+
 /** @typedef {(session: Session, settings: import("./settings.js").Settings) => void} Enter */
 
 /**
