@@ -17,6 +17,7 @@ from tests.redis_server import RedisServer
 
 IMAGES = Path(__file__).parents[2] / "deploy" / "images"
 DAY_S = 86_400
+SETTINGS = {"access": {"tools": {"destructive": ["delete_transaction"]}}}
 KEYS = {
     "nightly report": [(40, 0, 0), (42, 0, 0), (41, 0, 1), (40, 0, 0), (12, 0, 0), (43, 0, 0), (38, 0, 0)],
     "assistant on my laptop": [(5, 1, 0), (22, 6, 2), (31, 9, 0), (2, 0, 0), (0, 0, 0), (18, 4, 61), (25, 7, 0)],
@@ -33,7 +34,7 @@ def main() -> None:
         RedisServer() as server,
         finance_server() as upstream,
         provider(f"http://127.0.0.1:{port}") as issuer,
-        sidecar(Path(directory), port, issuer, upstream, server.url, {}) as served,
+        sidecar(Path(directory), port, issuer, upstream, server.url, SETTINGS) as served,
         chromium(Path(directory) / "profile") as tab,
     ):
         served.make("old script", days=9)
@@ -46,14 +47,22 @@ def main() -> None:
         tab.press("#sign-in")
         tab.press("#ada")
         until(lambda: tab.count("#keys > li") == len(KEYS))
-        for scheme in ("light", "dark"):
-            take(tab, scheme)
+        take(tab, "keys")
+        [key] = served.make("agent", scope="mcp:full")
+        arguments = {"id": "t-2026-0117", "reason": "duplicate of t-2026-0116, <b>urgent</b>"}
+        told = served.call(key, "delete_transaction", **arguments).text
+        tab.resize(900, 640)
+        tab.open(served.url + told[told.index("/approvals/") :][:43])
+        tab.press("#sign-in")
+        tab.find("#approve")
+        take(tab, "approval")
 
 
-def take(tab: Tab, scheme: str) -> None:
-    tab.prefer(scheme)
-    IMAGES.mkdir(exist_ok=True)
-    tab.driver.save_screenshot(str(IMAGES / f"keys-{scheme}.png"))
+def take(tab: Tab, page: str) -> None:
+    for scheme in ("light", "dark"):
+        tab.prefer(scheme)
+        IMAGES.mkdir(exist_ok=True)
+        tab.driver.save_screenshot(str(IMAGES / f"{page}-{scheme}.png"))
 
 
 def use(served: Served, redis_url: str) -> None:

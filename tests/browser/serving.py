@@ -19,10 +19,11 @@ import httpx
 from sidecar.app import keyring, open_store
 from sidecar.config import Config, load
 from sidecar.stores import Store
-from tests.e2e.bed import KEY_ROUTE, config_text, merged, modern, tool_call
+from tests.e2e.bed import KEY_ROUTE, config_text, merged, modern, request
 from tests.interop.node_programs import HERE, environment
 
 PATIENCE_S: Final = 20.0
+FROM_REST: Final[Mapping[str, Any]] = {"created_by": "ada", "origin": "rest", "granted": None}
 
 
 def until(holds: Callable[[], Any], *, step: Callable[[], Any] = lambda: time.sleep(0.02)) -> Any:
@@ -65,7 +66,7 @@ class Served:
 
     def call(self, key: str, tool: str = "get_balance", **arguments: Any) -> httpx.Response:
         """Call a tool with a key, as a program would; wait until the sidecar knows the tools."""
-        message, routing = modern(tool_call(tool, **arguments))
+        message, routing = modern(request("tools/call", {"name": tool, "arguments": arguments}))
         headers = {"X-API-Key": key, "Accept": "application/json, text/event-stream", **routing}
 
         def ask() -> httpx.Response | None:
@@ -75,17 +76,18 @@ class Served:
         found: httpx.Response = until(ask)
         return found
 
-    def make(self, *names: str, days: int = 90, scope: str = "mcp:read") -> None:
-        """Make a key of ada's for each of these names, as the operator would."""
+    def make(self, *names: str, days: int = 90, scope: str = "mcp:read") -> list[str]:
+        """Make a key of ada's for each of these names, as over REST; return them."""
 
-        async def make(store: Store) -> None:
+        async def make(store: Store) -> list[str]:
             async with keyring(self.settings, store) as keys:
-                for name in names:
-                    await keys.create(
-                        "ada", name, scopes=[scope], expires_in_days=days, created_by="cli", origin="cli", granted=None
-                    )
+                made = [
+                    await keys.create("ada", name, scopes=[scope], expires_in_days=days, **FROM_REST) for name in names
+                ]
+            return [key.text for _, key in made]
 
-        self.act(make)
+        found: list[str] = self.act(make)
+        return found
 
     def act(self, act: Callable[[Store], Awaitable[Any]]) -> Any:
         """Do something with the store that the sidecar uses."""

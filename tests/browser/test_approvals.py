@@ -1,0 +1,151 @@
+"""The page where a person decides about one call of a program, used as people use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.browser.chromium import Tab
+from tests.browser.conftest import Serve
+from tests.browser.serving import Served, until
+from tests.browser.test_keys import HOSTILE, assert_open_to_all, sign_in, visible
+from tests.e2e.bed import JWT_ROUTE, modern, request
+
+pytestmark = pytest.mark.browser
+
+ASKED_ABOUT = "delete_transaction"
+DESTRUCTIVE = {"access": {"tools": {"destructive": [ASKED_ABOUT]}}}
+SHOWN_CHARACTERS = 16_384
+Call = Callable[[str], httpx.Response]
+
+
+@pytest.fixture
+def served(serve: Serve) -> Served:
+    return serve(**DESTRUCTIVE)
+
+
+@pytest.fixture
+def key(served: Served, tab: Tab) -> str:
+    """A key of ada's that may do everything, and of which nobody knows who holds it."""
+    sign_in(tab, served)
+    tab.press("label[for='scope-mcp:full']")
+    tab.type("#name", "agent")
+    tab.press("#create button", "Create key")
+    tab.press("#confirm-full")
+    made = tab.find("#new-key").text
+    tab.press("#key-kept")
+    return made
+
+
+def asked(answer: httpx.Response) -> str:
+    """Return the path of the page that a refused call was told of."""
+    found = re.search(r"/approvals/[0-9a-f]{32}", answer.text)
+    assert found, answer.text
+    return found[0]
+
+
+def delete(served: Served, key: str, transaction: str) -> httpx.Response:
+    return served.call(key, ASKED_ABOUT, id=transaction)
+
+
+def state(tab: Tab, expected: str) -> None:
+    tab.find(f"#state[data-state={expected}]")
+
+
+def test_a_call_passes_once_after_a_person_saw_it_and_said_so(served: Served, tab: Tab, key: str) -> None:
+    path = asked(delete(served, key, "t-42"))
+    sign_in(tab, served, path)
+    assert urlsplit(tab.driver.current_url).path == path
+    assert not urlsplit(tab.driver.current_url).query
+    state(tab, "waiting")
+    shown = tab.text()
+    assert ASKED_ABOUT in shown
+    assert '"t-42"' in tab.find("#arguments").text
+    assert f"the API key key_{key[4:16]}" in shown
+    tab.press("#approve")
+    state(tab, "approved")
+    assert not tab.count("#approve, #decline")
+    assert "/approvals/" not in delete(served, key, "t-42").text
+    assert asked(delete(served, key, "t-42")) != path
+    sign_in(tab, served, path)
+    state(tab, "spent")
+
+
+def test_a_declined_call_does_not_pass(served: Served, tab: Tab, key: str) -> None:
+    path = asked(delete(served, key, "t-1"))
+    sign_in(tab, served, path)
+    tab.press("#decline")
+    state(tab, "declined")
+    assert "declined" in delete(served, key, "t-1").text
+    assert not tab.count("#approve, #decline")
+
+
+def test_arguments_that_others_chose_are_shown_and_do_nothing(served: Served, tab: Tab, key: str) -> None:
+    text = " ".join(HOSTILE)
+    sign_in(tab, served, asked(delete(served, key, text)))
+    shown = tab.find("#arguments code").text
+    for name in HOSTILE:
+        assert visible(name).replace('"', '\\"') in shown, name
+    assert "\u202e" not in shown
+    assert tab.count("main script, main img, main svg, main a") == 0
+    assert [complaint for complaint in tab.complaints() if "favicon" not in complaint] == []
+    tab.resize(360, 740)
+    assert_open_to_all(tab)
+    tab.prefer("dark")
+    assert tab.barriers() == []
+
+
+def test_arguments_that_are_not_shown_whole_are_told_of(served: Served, tab: Tab, key: str) -> None:
+    sign_in(tab, served, asked(delete(served, key, "x" * SHOWN_CHARACTERS)))
+    assert "the end is missing" in tab.find("[role=alert]").text
+    assert len(tab.find("#arguments code").text) == SHOWN_CHARACTERS
+
+
+def test_the_client_that_made_the_call_can_not_approve_it(served: Served, tab: Tab, key: str) -> None:
+    """Here a program got hold of the page's own token, and its person is to say yes with the same client."""
+    assert served.call(key).status_code == 200  # and so the sidecar knows the tools
+    tab.traffic()
+    message, routing = modern(request("tools/call", {"name": ASKED_ABOUT, "arguments": {"id": "t-9"}}))
+    lines = {**routing, "Authorization": f"Bearer {tab.token}", "Accept": "application/json, text/event-stream"}
+    path = asked(httpx.post(served.url + JWT_ROUTE, json=message, headers=lines, trust_env=False))
+    sign_in(tab, served, path)
+    assert "does not allow this" in tab.find("[role=alert]").text
+    assert not tab.count("#approve")
+
+
+def test_what_is_not_there_is_told_in_words(served: Served, tab: Tab) -> None:
+    sign_in(tab, served, "/approvals/" + "0a" * 16)
+    assert "no such call for your account" in tab.find("[role=alert]").text
+    assert tab.barriers() == []
+
+
+def test_who_was_faster_is_believed_and_the_other_is_told(served: Served, tab: Tab, key: str) -> None:
+    path = asked(delete(served, key, "t-3"))
+    sign_in(tab, served, path)
+    tab.find("#approve")
+    served.command("approvals", "decline", path.rpartition("/")[2])
+    tab.press("#approve")
+    tab.find("[role=alert]")
+    state(tab, "declined")
+    assert "operator" in tab.text()
+
+
+def test_a_sign_in_for_an_approval_leads_back_to_it_and_nowhere_else(served: Served, tab: Tab) -> None:
+    """The place to go back to is in storage; whatever is written there, nobody is led astray."""
+    tab.open(served.url + "/approvals/" + "0a" * 16)
+    tab.press("#sign-in")
+    tab.find("#ada")
+    at_the_issuer = tab.driver.current_url
+    tab.open(f"{served.url}/keys/files/page.css")
+    tab.run(
+        "const kept = JSON.parse(sessionStorage.getItem('sidecar.sign-in'));"
+        "sessionStorage.setItem('sidecar.sign-in', JSON.stringify({...kept, returnTo: '//evil.example/'}))"
+    )
+    tab.open(at_the_issuer)
+    tab.press("#ada")
+    assert "not begun in this tab" in tab.find("[role=alert]").text
+    until(lambda: urlsplit(tab.driver.current_url).path == "/keys")
