@@ -137,6 +137,11 @@ class Connection(BaseProtocol):
         elif intake.part_of_head_bytes and not self._has_begun:
             self._wait_for_head()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on where reading was paused: when a body is read, not at its end, of which aiohttp tells too."""
+        if resume_parser and self._reading_paused:
+            super().resume_reading()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stalled_since = self._house.now()

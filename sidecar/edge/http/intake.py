@@ -26,7 +26,7 @@ Message = tuple[RawRequestMessage | int, StreamReader]
 class Intake:
     """aiohttp's hardened parser, and what it has found. `protocol` is paused while a body is not read."""
 
-    __slots__ = ("_messages", "_payload", "parser", "part_of_head_bytes", "takes_more")
+    __slots__ = ("_is_one_taken", "_messages", "_payload", "parser", "part_of_head_bytes", "takes_more")
 
     def __init__(self, protocol: BaseProtocol, loop: asyncio.AbstractEventLoop) -> None:
         self.parser: HttpRequestParser | None = HttpRequestParser(
@@ -35,8 +35,9 @@ class Intake:
             _READ_BYTES,
             payload_exception=web.RequestPayloadError,
             auto_decompress=False,
-            max_msg_queue_size=_MAX_AHEAD,
+            max_msg_queue_size=1 + _MAX_AHEAD,
         )
+        self._is_one_taken = False
         self.takes_more = True
         """Off after the last request: nothing that follows it is looked at."""
         self.part_of_head_bytes = 0
@@ -79,9 +80,13 @@ class Intake:
                 self._messages.append((431, EMPTY_PAYLOAD))
 
     def take(self) -> Message:
-        """Return the next request, which makes room for another."""
-        if self.parser is not None:
+        """Return the next request, which makes room for another: the one before was answered.
+
+        The parser counts a request once all of it is here, so only then it may be told that one is gone.
+        """
+        if self._is_one_taken and self.parser is not None:
             self.parser.message_consumed()
+        self._is_one_taken = True
         return self._messages.popleft()
 
     def close(self) -> None:
