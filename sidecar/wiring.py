@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from sidecar import randomness
 from sidecar.authenticators import JwtAuthenticator
 from sidecar.catalogue import Catalogue, Classes, NoCatalogue
 from sidecar.config import Config, IssuerConfig
@@ -45,7 +45,7 @@ from sidecar.tool_classes import ToolClasses
 
 Authenticators = Mapping[type, Authenticator[Any]]
 
-_NONCE_BYTES: Final = 16
+_NONCES: Final = randomness.numbers()
 _OWN_SUBJECT: Final = "sidecar"
 """`X-Auth-Subject` of the requests that the sidecar makes for itself; no key and no user is called so."""
 
@@ -286,4 +286,4 @@ def _request_id() -> str:
 
 
 def _nonce() -> str:
-    return os.urandom(_NONCE_BYTES).hex()
+    return next(_NONCES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import Awaitable
@@ -11,6 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
+from sidecar import randomness
 from sidecar.denials import Denial, InvalidRequest, Overloaded, PayloadTooLarge, RequestTimeout
 from sidecar.edge.http.holding import HeldBytes
 from sidecar.edge.http.request import Request
@@ -20,6 +20,7 @@ from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import Https, IpNetwork
 from sidecar.policy.redaction import redacted
 
+_REQUEST_IDS: Final = randomness.numbers()
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _GLANCE_BYTES: Final = 65_536
 _GLANCE_S: Final = 0.25
@@ -226,7 +227,7 @@ def _facts(request: Request, trusted_proxies: tuple[IpNetwork, ...], https: Http
     collected, repeated = headers.collect(request.take_headers())
     path, mark, query = request.target.partition("?")
     presented = collected.get("x-request-id")
-    chosen = presented if presented is not None and _is_request_id(presented) else os.urandom(16).hex()
+    chosen = presented if presented is not None and _is_request_id(presented) else next(_REQUEST_IDS)
     return RequestFacts(
         request.method,
         path,
