@@ -369,6 +369,24 @@ async def test_the_upstream_s_own_events_and_questions_follow_on_the_same_stream
         await call.ends()
 
 
+async def test_a_stream_of_events_that_has_come_whole_is_passed_on_as_it_is(start: Start, stub: StubUpstream) -> None:
+    done = {"jsonrpc": "2.0", "id": 7, "result": {"content": []}}
+
+    async def at_once(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        text = f"event: message\nid: 1\ndata: {json.dumps(done)}\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
+
+    bed = await start()
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    stub.answer = at_once
+    async with calling(bed, token=token) as call:
+        question = await call.message()
+        await bed.post(answer_to(question, YES), token=token, headers=at("s-1"))
+        assert await call.message() == done
+        await call.ends()
+
+
 async def test_an_id_may_be_used_again_after_its_call_was_given_up(start: Start, stub: StubUpstream) -> None:
     bed = await start()
     token = bed.token()

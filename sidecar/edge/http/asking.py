@@ -99,9 +99,9 @@ class BegunRequest(Request):
         await self._begun.write(piece)
 
     async def send(self, response: Response) -> None:
-        self.status = response.status
-        self._begun.put(event(self._message(response.body)))
-        self._begun.end()
+        self.begin(response.status, response.lines, None)
+        await self.write(response.body)
+        self.end()
         await self._client.drained()
 
     def begin(self, status: int, lines: Lines, length: bytes | None) -> None:
@@ -111,7 +111,8 @@ class BegunRequest(Request):
 
     async def write(self, piece: bytes) -> None:
         if self._passes:
-            await self._begun.write(piece)
+            if piece:  # an empty chunk would end the answer
+                await self._begun.write(piece)
             return
         self._size += len(piece)
         if self._size > MAX_EVENT_BYTES:

@@ -1,6 +1,7 @@
 """Drive the official Python client 2.x: over HTTP, or over the stdio of another program (`mcp-remote`).
 
 `python_v2.py MODE URL [HEADER VALUE]` or `python_v2.py MODE -- COMMAND…`; prints what happened as one JSON object.
+With `CONFIRM` in the environment it does as `python_v1.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ WHOLE_S = 40
 Seen = dict[str, Any]
 
 
+HOW = os.environ.get("CONFIRM")
+
+
 async def answer(context: Any, params: Any) -> types.ElicitResult:
+    if HOW == "leave":
+        print(json.dumps({"left": True}), flush=True)  # noqa: T201 - its one line of output
+        os._exit(0)
+    if HOW == "late":
+        await asyncio.sleep(3)
+    if HOW is not None:
+        action: Any = "accept" if HOW == "late" else HOW
+        return types.ElicitResult(action=action, content={"confirm": True} if action == "accept" else None)
     return types.ElicitResult(action="accept", content={"username": "ada", "email": "ada@example.com"})
 
 
@@ -33,6 +45,10 @@ def said(result: types.CallToolResult) -> str:
 
 async def walk(client: Client, seen: Seen) -> None:
     seen["version"] = client.protocol_version
+    if HOW is not None:
+        result = await client.call_tool("write_note", {"note": "x"})
+        seen["said"], seen["is_error"] = said(result), result.is_error
+        return
     seen["tools"] = [tool.name for tool in (await client.list_tools()).tools]
     seen["read"] = said(await client.call_tool("test_simple_text", {}))
 
@@ -59,7 +75,11 @@ async def main(mode: str, target: list[str]) -> Seen:
                 http = await stack.enter_async_context(create_mcp_http_client(headers=headers))
                 server = streamable_http_client(target[0], http_client=http)
             client = await stack.enter_async_context(
-                Client(server, mode="2026-07-28" if mode == "modern" else "legacy", elicitation_callback=answer)
+                Client(
+                    server,
+                    mode="2026-07-28" if mode == "modern" else "legacy",
+                    elicitation_callback=None if HOW == "none" else answer,
+                )
             )
             await walk(client, seen)
     except BaseException as fatal:

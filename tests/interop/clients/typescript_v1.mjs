@@ -2,13 +2,13 @@
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
-import { ANSWER, walk } from "./walk.mjs";
+import { HOW, answer, walk } from "./walk.mjs";
 
 const [url, header, value] = process.argv.slice(2);
 const requestInit = header ? { headers: { [header]: value } } : {};
 const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit });
-const client = new Client({ name: "interop", version: "1.0.0" }, { capabilities: { elicitation: {} } });
-client.setRequestHandler(ElicitRequestSchema, () => ANSWER);
+const client = new Client({ name: "interop", version: "1.0.0" }, { capabilities: HOW === "none" ? {} : { elicitation: {} } });
+if (HOW !== "none") client.setRequestHandler(ElicitRequestSchema, answer);
 
 await walk({
   connect: async () => {

@@ -1,6 +1,6 @@
 // Drives the TypeScript SDK 2.x: `typescript_v2.mjs legacy|modern URL [HEADER VALUE]`; prints one JSON object.
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
-import { ANSWER, walk } from "./walk.mjs";
+import { HOW, answer, walk } from "./walk.mjs";
 
 const [era, url, header, value] = process.argv.slice(2);
 const requestInit = header ? { headers: { [header]: value } } : {};
@@ -8,9 +8,9 @@ const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit 
 const mode = era === "modern" ? "auto" : "legacy";
 const client = new Client(
   { name: "interop", version: "1.0.0" },
-  { capabilities: { elicitation: { form: {} } }, versionNegotiation: { mode } },
+  { capabilities: HOW === "none" ? {} : { elicitation: { form: {} } }, versionNegotiation: { mode } },
 );
-client.setRequestHandler("elicitation/create", () => ANSWER);
+if (HOW !== "none") client.setRequestHandler("elicitation/create", answer);
 
 await walk({
   connect: async () => {
