@@ -64,6 +64,7 @@ def test_settings_are_plain_data() -> None:
 
 ANY = {"host": "0.0.0.0"}  # noqa: S104 - text of a setting
 HTTPS, PROXY = {"public_url": "https://mcp.test"}, {"trusted_proxies": ["10.0.0.0/8"]}
+PAGES: dict[str, Any] = {"key_page": {"client_id": "pages"}}
 QUIET = {
     "jwt": {"issuers": [{"issuer": "https://idp.test"}]},
     "listen": {"host": "127.0.0.1"},
@@ -119,6 +120,13 @@ QUIET = {
         ({"audit": {"file": "audit.log", "arguments": "full", "redact": ["password"]}}, None),
         ({"audit": {"file": "audit.log"}}, None),
         ({"audit": {"arguments": "full"}}, None),
+        (PAGES, None),
+        ({**PAGES, "public_url": "http://mcp.internal"}, "browsers sign nobody in"),
+        ({**PAGES, **HTTPS}, None),
+        ({"public_url": "http://mcp.internal"}, None),
+        ({**PAGES, "api_keys": {"management": {"client_ids": ["cli"]}}}, "does not name pages"),
+        ({**PAGES, "api_keys": {"management": {"client_ids": ["cli", "pages"]}}}, None),
+        ({"api_keys": {"management": {"client_ids": ["cli"]}}}, None),
     ],
 )
 def test_what_is_legal_and_probably_not_wanted_is_a_warning(change: dict[str, Any], word: str | None) -> None:

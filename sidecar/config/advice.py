@@ -23,6 +23,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *_about_the_network(config),
         *_about_identity(config),
         *_about_audit(config),
+        *_about_pages(config),
     )
 
 
@@ -137,6 +138,19 @@ def _about_audit(config: Config) -> Iterator[str]:
         yield (
             "audit.arguments is full and audit.redact is empty: whatever callers pass to tools is written down; "
             "name what must not be"
+        )
+
+
+def _about_pages(config: Config) -> Iterator[str]:
+    client, managers = config.key_page.client_id, config.api_keys.management.client_ids
+    if client is None:
+        return
+    if _is_exposed(config.public_url):
+        yield "key_page.client_id is set and public_url is plain http: browsers sign nobody in without https"
+    if managers and client not in managers:
+        yield (
+            f"api_keys.management.client_ids does not name {client}, the client of key_page: "
+            "who signs in on the key page may not manage keys there"
         )
 
 

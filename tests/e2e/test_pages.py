@@ -14,6 +14,7 @@ from sidecar.edge import key_page
 from sidecar.edge.http import pages
 from tests.e2e.bed import PUBLIC_URL, Bed
 from tests.e2e.conftest import Start
+from tests.e2e.test_settings_change import changed
 from tests.issuer import OAUTH, OPENID, IssuerForPeople
 
 PAGES = ("/keys", "/keys/callback", "/approvals/callback", "/approvals/" + "0a" * 16)
@@ -94,6 +95,14 @@ async def test_the_page_is_told_where_to_sign_in_and_what_for(start: Start) -> N
             "namesItself": False,
         },
     }
+
+
+async def test_a_client_that_is_configured_later_takes_effect_without_a_restart(start: Start) -> None:
+    bed = await start()
+    assert (await told(bed))["clientId"] is None
+    await changed(bed, key_page={"client_id": "pages"})
+    found = await told(bed)
+    assert (found["clientId"], found["endpoints"]["token"]) == ("pages", f"{bed.issuer.url}/token")
 
 
 async def test_of_several_issuers_people_sign_in_at_the_first(start: Start, issuer: IssuerForPeople) -> None:
