@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, BinaryIO, Final, Literal
 
-from sidecar import auditing, lasting, wiring
+from sidecar import auditing, lasting, tracing, wiring
 from sidecar.config import Config
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.admin import Readiness, Status, admin_port
@@ -186,7 +186,9 @@ class Sidecar:
         hasher = BcryptHasher(config.api_keys.bcrypt_cost)
         parts.push_async_callback(hasher.aclose)
         self._audit = await parts.enter_async_context(auditing.trail(config, self.telemetry, self._worker))
-        self._lasting = lasting.begin(config, store, hasher, self.telemetry, self._recheck, Audited(self._audit))
+        tracer = await parts.enter_async_context(tracing.tracer(config, self.telemetry))
+        audited = Audited(self._audit)
+        self._lasting = lasting.begin(config, store, hasher, self.telemetry, self._recheck, audited, tracer)
         parts.push_async_callback(self._lasting.key_sets.aclose)
         await self._lasting.key_sets.start()
         parts.push_async_callback(self._end_generations)

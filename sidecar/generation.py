@@ -23,6 +23,7 @@ from sidecar.management import ManagementApi, RestApi
 from sidecar.model import Principal
 from sidecar.pinning import Known as KnownPins
 from sidecar.policy.identity import Signer
+from sidecar.tracing import traced
 from sidecar.wiring import Authenticators
 
 _CATALOGUE_S: Final = 5.0
@@ -80,6 +81,7 @@ class Generation:
             confirming=confirming.confirming(
                 lasting, tools=tools, signer=signer, front=front, telemetry=telemetry, recheck=self.recheck
             ),
+            traced=traced(config, lasting.tracer),
             max_body_bytes=config.max_body_bytes,
             stream_idle_timeout_s=config.upstream.stream_idle_timeout_s,
             trusted_proxies=config.trusted_proxies,

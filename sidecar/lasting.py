@@ -27,6 +27,7 @@ from sidecar.model import Limit, Principal
 from sidecar.offline import ResilientAdmissions
 from sidecar.policy.activity import Thresholds
 from sidecar.policy.quotas import StreamLimit
+from sidecar.ports import Tracer
 from sidecar.stores import Store
 from sidecar.tls import client_context
 from sidecar.unusual_reports import UnusualReports
@@ -114,6 +115,7 @@ class Lasting:
     token_lookups: Lookups
     audited: Audited
     activity: ActivityWatch
+    tracer: Tracer | None
 
     def go_by(self, config: Config) -> None:
         """Use other settings from now on, but for the key sets, which have to be fetched."""
@@ -134,6 +136,7 @@ def begin(
     telemetry: Telemetry,
     recheck: Callable[[Principal], Awaitable[Principal]],
     audited: Audited,
+    tracer: Tracer | None = None,
 ) -> Lasting:
     """Return what a process keeps. Its key sets are not yet fetched.
 
@@ -165,6 +168,7 @@ def begin(
         token_lookups=lookups["token"],
         audited=audited,
         activity=activity,
+        tracer=tracer,
     )
 
 

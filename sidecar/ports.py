@@ -238,3 +238,38 @@ class Auditor(Protocol):
             Overloaded: records can't be written, and as many wait as may.
         """
         ...
+
+
+class Span(Protocol):
+    """A part of a trace that has begun and not ended."""
+
+    trace_id: str
+    """In hex, as logs and trace viewers have it; empty where nothing is traced after all."""
+
+    def carrier(self) -> Mapping[str, str]:
+        """Return the headers that make whoever gets them part of the trace."""
+        ...
+
+    def end(self, attributes: Mapping[str, str | int], error: str | None) -> None:
+        """End now. `error` says what went wrong, None that nothing did."""
+        ...
+
+
+class Tracer(Protocol):
+    """Keeps traces. It never waits and never fails a request."""
+
+    def request(
+        self,
+        name: str,
+        attributes: Mapping[str, str | int],
+        *,
+        parent: Mapping[str, str],
+        linked: Mapping[str, str],
+        age_s: float,
+    ) -> Span:
+        """Begin the span of a request that came `age_s` ago, in the trace that `parent` names, or in a new one."""
+        ...
+
+    def call(self, name: str, attributes: Mapping[str, str | int], *, within: Span) -> Span:
+        """Begin the span of what is asked of another within that request."""
+        ...

@@ -261,6 +261,28 @@ def test_check_config_answers_in_json(sidecar: Run) -> None:
     assert ran.document["settings"]["api_keys"]["bcrypt_cost"] == 4
 
 
+def test_check_config_names_what_is_to_be_installed_for_traces(tmp_path: Path) -> None:
+    """The packages are there, for other tests; here nobody finds them, as where the extra was left out."""
+    (tmp_path / "config.yaml").write_text("# traces\ntracing:\n  otlp_endpoint: http://collector:4318\n")
+    script = """if True:
+        import sys
+
+        class Absent:
+            def find_spec(self, name, path, target=None):
+                if name.split(".")[0] == "opentelemetry":
+                    raise ModuleNotFoundError(name=name)
+
+        sys.meta_path.insert(0, Absent())
+        from sidecar.cli import main
+        sys.exit(main(["check-config", "--json"]))
+    """
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    (problem,) = json.loads(ran.stdout)["problems"]
+    assert (ran.returncode, problem["key"], problem["line"]) == (1, "tracing.otlp_endpoint", 3)
+    assert "pip install '.[otel]'" in problem["message"]
+
+
 def test_check_config_names_every_problem_with_key_and_line(bare: Run) -> None:
     Path("config.yaml").write_text("workers: 0\nlisten:\n  prot: 8080\n")
     ran = bare("check-config", "--json")

@@ -133,7 +133,6 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
     "text",
     [
         "confirmation: {webhook: {}}",
-        "tracing: {}",
         "limits: {failed_auth: {per: address}}",
     ],
 )

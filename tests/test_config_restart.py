@@ -33,13 +33,14 @@ def test_what_differs_is_named_by_its_key(text: str, keys: list[str]) -> None:
     assert list(changed(defaults(), read(text))) == keys
 
 
-def test_ports_processes_the_store_and_the_audit_stay_as_they_are_and_are_named() -> None:
+def test_ports_processes_the_store_the_audit_and_the_tracer_stay_as_they_are_and_are_named() -> None:
     running = defaults()
     opened = "listen: {port: 1}\nadmin: {host: 127.0.0.2}\nstore: {url: 'sqlite:///other.db'}\naudit: {file: a.log}"
+    opened += "\ntracing: {otlp_endpoint: 'http://c:4318'}"
     wanted = read(f"{opened}\nmax_body_bytes: 5")
     possible, waiting = settled(running, wanted)
     assert possible == replace(running, max_body_bytes=5)
-    assert waiting == ("listen.port", "admin.host", "store.url", "audit.file")
+    assert waiting == ("listen.port", "admin.host", "store.url", "audit.file", "tracing.otlp_endpoint")
 
 
 def test_where_the_store_has_to_wait_so_do_the_identity_keys_that_go_with_it() -> None:

@@ -100,6 +100,8 @@ QUIET = {
         ({"allowed_origins": ["null"]}, "allowed_origins"),
         ({"allowed_origins": ["https://app.example"]}, None),
         ({"identity": {"keys": []}}, "identity.keys"),
+        ({"tracing": {"otlp_endpoint": "http://collector:4317"}}, "4318"),
+        ({"tracing": {"otlp_endpoint": "http://collector:4318"}}, None),
         ({"access": {"tools": {"read": ["*"]}}}, "access.tools.read has *"),
         ({"access": {"tools": {"read": ["get_*", "**"]}}}, "access.tools.read has **"),
         ({"access": {"tools": {"write": ["*"], "destructive": ["***"]}}}, None),

@@ -56,6 +56,7 @@ ALLOWED = [
     ("audit.file", ["audit.log", "/var/lib/sidecar/audit.log"]),
     ("audit.arguments", ["none", "digest", "full"]),
     ("key_page.client_id", ["null"]),
+    ("tracing.otlp_endpoint", ["null", "http://collector:4318/v1/traces", "https://[::1]/a/v1/traces"]),
     ("log.access", ["true", "false"]),
 ]
 
@@ -149,7 +150,21 @@ REFUSED = [
     ("audit.file", ["''", "17", "true"]),
     ("audit.arguments", ["Digest", "null", "redacted", "all"]),
     ("audit.redact", ["password"]),
+    (
+        "tracing.otlp_endpoint",
+        [
+            *("collector:4318", "grpc://collector:4317", "http://", "http://u:p@collector:4318", "''", "17"),
+            *("http://collector:4318?a", "http://collector:4318#a", "http://collector:x", "'http://a b:4318'"),
+            *("'http://c:4318/\r\nX: y'", '"http://c:4318/\\r\\nX: y"', "http://c:4318/ä"),
+        ],
+    ),
 ]
+
+
+@pytest.mark.parametrize("value", ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"])
+def test_a_collector_may_be_named_with_or_without_the_path_of_traces(value: str) -> None:
+    found = value_of(nested_yaml("tracing.otlp_endpoint", value), "tracing.otlp_endpoint")
+    assert found == "http://c:4318/v1/traces"
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in REFUSED for value in values])

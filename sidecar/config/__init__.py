@@ -16,7 +16,7 @@ from sidecar.config.certificates import ClientTlsConfig, ServerTlsConfig
 from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, UpstreamConfig
 from sidecar.config.crosscheck import CROSS_RULES
 from sidecar.config.document import ConfigError, Problem, ReadFile
-from sidecar.config.journals import AuditConfig, LogConfig
+from sidecar.config.journals import AuditConfig, LogConfig, TracingConfig
 from sidecar.config.pages import KeyPageConfig
 from sidecar.config.reader import listing, read, section
 from sidecar.config.restart import changed, settled
@@ -62,6 +62,7 @@ __all__ = [
     "StoreConfig",
     "StreamsConfig",
     "ToolsConfig",
+    "TracingConfig",
     "UpstreamConfig",
     "changed",
     "defaults",

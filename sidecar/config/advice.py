@@ -11,6 +11,7 @@ from sidecar.config.sections import Config, IssuerConfig
 from sidecar.config.urls import is_loopback
 
 _EXAMPLE_HOST: Final = "idp.example"
+_GRPC_PORT: Final = 4317
 
 
 def warnings(config: Config) -> tuple[str, ...]:
@@ -24,6 +25,7 @@ def warnings(config: Config) -> tuple[str, ...]:
         *_about_identity(config),
         *_about_audit(config),
         *_about_pages(config),
+        *_about_tracing(config),
     )
 
 
@@ -152,6 +154,12 @@ def _about_pages(config: Config) -> Iterator[str]:
             f"api_keys.management.client_ids does not name {client}, the client of key_page: "
             "who signs in on the key page may not manage keys there"
         )
+
+
+def _about_tracing(config: Config) -> Iterator[str]:
+    endpoint = config.tracing.otlp_endpoint
+    if endpoint is not None and urlsplit(endpoint).port == _GRPC_PORT:
+        yield f"tracing.otlp_endpoint has port {_GRPC_PORT}, where collectors speak gRPC; OTLP over HTTP is at 4318"
 
 
 def _is_exposed(url: str) -> bool:

@@ -6,6 +6,7 @@ A rule is silent of what it can't judge because something that it reads is unrea
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from sidecar.config.sections import Config
 from sidecar.config.urls import addresses
 from sidecar.config.values import MANAGEMENT_PATH
 
+_OF_TRACING: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.common")
+"""What the extra ``otel`` brings."""
 _ANY_HOST: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
@@ -107,6 +110,22 @@ def _people_have_somewhere_to_sign_in(config: Config) -> Iterator[Complaint]:
         yield "key_page.client_id", "must be null while jwt.issuers is empty: people sign in at the first of them"
 
 
+def _tracing_is_installed(config: Config) -> Iterator[Complaint]:
+    if readable(config.tracing.otlp_endpoint) and config.tracing.otlp_endpoint and not all(map(_has, _OF_TRACING)):
+        yield (
+            "tracing.otlp_endpoint",
+            "needs packages of OpenTelemetry that are not installed: pip install '.[otel]', "
+            "or build the image with --build-arg EXTRA=otel",
+        )
+
+
+def _has(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 CROSS_RULES: Final[tuple[CrossRule[Config], ...]] = (
     (("admin.port", "admin.host", "listen.port", "listen.host"), _listeners_differ),
     (("upstream.url", "listen.host", "listen.port"), _upstream_is_another),
@@ -117,4 +136,5 @@ CROSS_RULES: Final[tuple[CrossRule[Config], ...]] = (
     (("identity.keys", "store.url", "identity.algorithm"), _replicas_share_identity_keys),
     (("workers", "store.url"), _workers_share_a_store),
     (("key_page.client_id", "jwt.issuers"), _people_have_somewhere_to_sign_in),
+    (("tracing.otlp_endpoint",), _tracing_is_installed),
 )

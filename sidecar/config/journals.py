@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from sidecar.config import urls
 from sidecar.config import values as v
 from sidecar.config.reader import listed, optional, setting
 
@@ -26,3 +27,10 @@ class AuditConfig:
     file: str | None = setting(optional(v.text(4096, "a path")), None)
     arguments: Literal["none", "digest", "full"] = setting(v.one_of(("none", "digest", "full")), "digest")
     redact: tuple[str, ...] = setting(listed(v.text(256, "a member's name or glob")), ())
+
+
+@dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """Spans for a collector."""
+
+    otlp_endpoint: str | None = setting(optional(urls.collector_url), None)

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sidecar.config.sections import Config
 
-_AT_START: Final = ("admin", "workers", "store", "audit")
-"""Ports, processes, the store and the audit are opened once. Which identity keys there must be depends on the store."""
+_AT_START: Final = ("admin", "workers", "store", "audit", "tracing")
+"""What is opened once. Which identity keys there must be depends on the store."""
 
 
 def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:

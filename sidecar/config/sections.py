@@ -15,7 +15,7 @@ from sidecar.config import values as v
 from sidecar.config.access import AccessConfig, ConfirmationConfig, ModeConfig
 from sidecar.config.connections import AdminConfig, ListenConfig, StoreConfig, UpstreamConfig
 from sidecar.config.document import Entry
-from sidecar.config.journals import AuditConfig, LogConfig
+from sidecar.config.journals import AuditConfig, LogConfig, TracingConfig
 from sidecar.config.pages import KeyPageConfig
 from sidecar.config.reader import UNREADABLE, Complaint, listed, nested, optional, readable, section, setting
 from sidecar.model import CredentialKind, IdentityKey, Limit, Route
@@ -251,3 +251,4 @@ class Config:
     log: LogConfig = nested(LogConfig)
     audit: AuditConfig = nested(AuditConfig)
     key_page: KeyPageConfig = nested(KeyPageConfig)
+    tracing: TracingConfig = nested(TracingConfig)

@@ -18,6 +18,7 @@ _UNIX: Final = re.compile(r"unix:///[^?#]+(\?db=\d{1,5})?")
 _LOGIN: Final = re.compile(r"([^:/?#@%]|%[0-9A-Fa-f]{2})*(:([^:/?#@%]|%[0-9A-Fa-f]{2})*)?")
 _MASTER_PATH: Final = re.compile(r"[A-Za-z0-9._-]+(/\d{1,5})?")
 """A name as sentinels allow it, and a database."""
+_TRACES: Final = "/v1/traces"
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
 
 
@@ -87,6 +88,14 @@ def plain_url(entry: Entry) -> str:
     if _http_url(value) is None:
         raise Refused("must be an https:// or http:// URL without user and fragment")
     return value
+
+
+def collector_url(entry: Entry) -> str:
+    """Where traces are sent by OTLP over HTTP: a collector's base, or the whole address, which ends in `/v1/traces`."""
+    value = any_text(entry)
+    if _http_url(value) is None or "?" in value:
+        raise Refused("must be a URL such as http://collector:4318, without user, query and fragment")
+    return value if value.endswith(_TRACES) else value.rstrip("/") + _TRACES
 
 
 def store_url(entry: Entry) -> str:

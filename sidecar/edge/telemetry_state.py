@@ -25,7 +25,7 @@ class State:
 
     def __init__(self, registry: CollectorRegistry, *, clock: Callable[[], float]) -> None:
         build = Gauge("sidecar_build_info", "What runs; always 1.", ("version", "python"), registry=registry)
-        build.labels(_version(), platform.python_version()).set(1)
+        build.labels(version(), platform.python_version()).set(1)
         self._draining = Gauge("sidecar_draining", "1 from the signal to stop on.", registry=registry)
         self._reloads = Counts(
             "sidecar_config_reloads",
@@ -130,7 +130,8 @@ class _Age(Collector):
         yield last
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of what is installed."""
     try:
         return metadata.version(_PACKAGE)
     except metadata.PackageNotFoundError:

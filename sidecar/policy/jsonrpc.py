@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from sidecar.denials import Denial, HeaderMismatch, InvalidParams, InvalidRequest
+from sidecar.denials import Denial, HeaderMismatch, InvalidParams, InvalidRequest, UnknownMethod
 from sidecar.model import Action, Era, JsonRpcId, MessageKind, RequestFacts
 from sidecar.policy import strictjson
 from sidecar.policy.lookalikes import fold
@@ -99,6 +99,12 @@ def kind_of(document: Mapping[str, Any]) -> MessageKind | None:
     if "method" in document:
         return "request" if "id" in document else "notification"
     return "response" if "result" in document or "error" in document else None
+
+
+def error_code(denial: Denial, era: Era) -> int:
+    """Return the code of the JSON-RPC error that a refusal is: its HTTP status where the specification fixes none."""
+    is_fixed = era == "modern" or isinstance(denial, UnknownMethod)
+    return denial.rpc_code if denial.rpc_code is not None and is_fixed else denial.status
 
 
 def glance(body: bytes) -> tuple[JsonRpcId | None, MessageKind | None]:

@@ -15,6 +15,7 @@ import pytest
 from sidecar import config
 from sidecar.app import Sidecar
 from sidecar.demo.issuer import DevIssuer
+from tests.collector import Collector
 from tests.e2e.bed import PUBLIC_URL, Bed, config_text, merged
 from tests.mcp_server import StubUpstream
 
@@ -26,6 +27,14 @@ Start = Callable[..., Awaitable[Bed]]
 async def stub() -> AsyncIterator[StubUpstream]:
     async with StubUpstream().running() as upstream:
         yield upstream
+
+
+@pytest.fixture
+async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
+    """Run a collector of traces, and have what is sent to it sent soon."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    async with Collector().running() as running:
+        yield running
 
 
 @pytest.fixture(params=["embedded", "redis"])

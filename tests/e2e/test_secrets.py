@@ -1,6 +1,6 @@
 """Marked secrets on every path, and a search of everything that was written.
 
-Log, audit, standard output and error, Python's own logging, metrics, answers, reprs, files, Redis, and what the
+Log, audit, spans, standard output and error, Python's own logging, metrics, answers, reprs, files, Redis, and what the
 upstream received.
 """
 
@@ -21,7 +21,19 @@ from aiohttp import web
 from sidecar import config
 from sidecar.denials import Denial
 from sidecar.gateway import Gateway
-from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, KEYS, Bed, config_text, credentials, merged, request, tool_call
+from tests.collector import Collector
+from tests.e2e.bed import (
+    JWT_ROUTE,
+    KEY_ROUTE,
+    KEYS,
+    Bed,
+    config_text,
+    credentials,
+    merged,
+    notification,
+    request,
+    tool_call,
+)
 from tests.e2e.bed import with_other_secret as forged
 from tests.e2e.conftest import Start, StoreName
 from tests.mcp_server import Stream, StubUpstream, reply
@@ -105,6 +117,28 @@ async def services(bed: Bed, stub: StubUpstream, key: str, writings: Writings) -
         ("GET", f"{KEYS}/key_{fresh[4:16]}/usage"),
     ):
         assert writings.answer("a key's metadata", await bed.rest(method, path, token)).status_code == 200
+
+
+async def names(bed: Bed, stub: StubUpstream, key: str) -> None:
+    """Go on in a session, and use credentials as names, ids and traces of messages that are good otherwise."""
+    before = len(stub.received)
+    token, traceparent = bed.token(), ("traceparent", f"00-{'4b' * 16}-{'f0' * 8}-01")
+    stub.answer = reply(200, {"jsonrpc": "2.0", "id": 1, "result": {}})
+    answer = await bed.post(request("ping"), key=key, headers=(("Mcp-Session-Id", UPSTREAM_SESSION),))
+    assert answer.status_code == 200
+    for credential in (key, token):
+        for message in (
+            tool_call(credential),
+            request("prompts/get", {"name": credential}),
+            request(credential),
+            request("ping", id=credential),
+            notification(f"notifications/{credential}"),
+            request("ping", {"_meta": {"traceparent": traceparent[1], "tracestate": f"a={credential}"}}),
+        ):
+            await bed.post(message, token=token)
+        for line in (("tracestate", f"a={credential}"), ("Mcp-Session-Id", credential), ("X-Request-Id", credential)):
+            await bed.post(request("ping"), token=token, headers=(traceparent, line))
+    del stub.received[before:]  # the client's own words, on their way to where it sent them
 
 
 async def breaks_off(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
@@ -206,6 +240,7 @@ async def test_no_secret_is_written_anywhere(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
+    collector: Collector,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     writings, to_upstream = Writings(), Writings()
@@ -216,12 +251,15 @@ async def test_no_secret_is_written_anywhere(
         "identity": {"algorithm": "hmac-sha256", "keys": keys},
         "log": {"level": "debug"},
         "audit": {"file": str(tmp_path / "audit.log"), "arguments": "full", "redact": ["SECRET"]},
+        "tracing": {"otlp_endpoint": collector.url},
     }
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{MARK}")
     bed = await start(store, **settings)
     presented = note_credentials(bed)
     key = await bed.key("mcp:full")
     await refusals(bed, key, writings)
     await services(bed, stub, key, writings)
+    await names(bed, stub, key)
 
     async def fault(*_: Any) -> Any:
         raise RuntimeError(MARK)
@@ -245,6 +283,9 @@ async def test_no_secret_is_written_anywhere(
     assert len(audited) >= 30
     assert sum("[redacted]" in line for line in audited) >= 1
     writings.texts += [("the audit", line) for line in audited]
+    assert len(collector.spans) >= 60
+    assert "[redacted]" in str(collector.spans)
+    writings.texts += [("a span", f"{span}") for span in collector.spans]
     assert len(bed.accesses()) >= 30, "the paths above were really walked"
     assert len(presented) >= 15
     writings.assert_without(bed.secrets | presented | {MARK, shared, UPSTREAM_SESSION})

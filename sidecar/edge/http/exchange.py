@@ -19,6 +19,7 @@ from sidecar.model import JsonRpcId, MessageKind, Progress, RequestFacts
 from sidecar.policy import addresses, headers, jsonrpc, quotas
 from sidecar.policy.addresses import Https, IpNetwork
 from sidecar.policy.redaction import redacted
+from sidecar.ports import Span
 
 _REQUEST_IDS: Final = randomness.numbers()
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -41,6 +42,7 @@ class Exchange:
         "own_s",
         "progress",
         "request",
+        "spans",
         "started",
         "streamed_status",
         "upstream_s",
@@ -66,6 +68,8 @@ class Exchange:
         """The refusal that was the answer, or the first that took the place of a message in one that had begun."""
         self.streamed_status: int | None = None
         """The status of an event stream that has begun. Many clients leave it once they have what they asked for."""
+        self.spans: tuple[Span, ...] = ()
+        """Of the request, and of the upstream's leg where it was forwarded; empty where nothing is traced."""
         self._body_taken = False
         self._is_doubtful = False
 

@@ -40,6 +40,8 @@ def record(
         "duration_ms": _ms(seconds),
         "upstream_ms": None if exchange.upstream_s is None else _ms(exchange.upstream_s),
     }
+    if exchange.spans and exchange.spans[0].trace_id:
+        members["trace_id"] = exchange.spans[0].trace_id
     if denial is not None and denial.detail is not None:
         members["detail"] = redacted(denial.detail)
     shadowed: tuple[str, ...] = ()

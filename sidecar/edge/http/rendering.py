@@ -19,6 +19,7 @@ from sidecar.denials import (
 from sidecar.edge.http.response import JSON, Response, wire
 from sidecar.model import CredentialKind, Era, JsonRpcId, MessageKind, Route
 from sidecar.policy.discovery import Discovery
+from sidecar.policy.jsonrpc import error_code
 
 _PROBLEM: Final = "application/problem+json"
 _IN_BAND_NEVER: Final = 401
@@ -89,14 +90,11 @@ def _status(denial: Denial, era: Era) -> int:
 
 
 def _error(denial: Denial, era: Era) -> dict[str, Any]:
-    code: int = denial.status
-    if denial.rpc_code is not None and (era == "modern" or isinstance(denial, UnknownMethod)):
-        code = denial.rpc_code
     data: dict[str, Any] = {"errorType": denial.error_type, "message": denial.message}
     if denial.retry_after_s is not None:
         data["retryAfter"] = denial.retry_after_s
     data.update(denial.data)
-    return {"code": code, "message": _phrase(denial.status), "data": data}
+    return {"code": error_code(denial, era), "message": _phrase(denial.status), "data": data}
 
 
 def _result(denial: NotConfirmed, era: Era) -> Mapping[str, Any]:

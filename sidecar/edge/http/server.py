@@ -22,6 +22,7 @@ from sidecar.edge.http.request import Request
 from sidecar.edge.http.response import JSON, Lines, Response, wire
 from sidecar.edge.http.rewriting import MAX_EVENT_BYTES, rewritten
 from sidecar.edge.http.streams import PAUSE_S, OpenStreams
+from sidecar.edge.http.traced import Traced
 from sidecar.faults import place_of
 from sidecar.guard import Guard
 from sidecar.handover import Handover
@@ -58,6 +59,7 @@ class PublicServer:
         observer: Observer,
         audited: Audited,
         confirming: Confirming,
+        traced: Traced | None,
         max_body_bytes: int,
         stream_idle_timeout_s: float,
         trusted_proxies: tuple[IpNetwork, ...],
@@ -73,6 +75,7 @@ class PublicServer:
         self._observer = observer
         self._audited = audited
         self._confirming = confirming
+        self._traced = traced
         self._max_body_bytes, self._room = max_body_bytes, HeldBytes(max(LEAST_BYTES, 2 * max_body_bytes))
         self._stream_idle_timeout_s = stream_idle_timeout_s
         self._trusted_proxies, self._require_https = trusted_proxies, require_https
@@ -115,6 +118,8 @@ class PublicServer:
                 self._none_under_way.set()
             if exchange.progress.holds_stream and exchange.progress.principal is not None:
                 self._stream_limit.release(exchange.progress.principal)
+            if self._traced is not None:
+                self._traced.ended(exchange, label, outcome, status)
             record(self._observer, exchange, label, outcome, status)
             self._audited.refused(exchange, label, status)
             exchange.let_go()
@@ -164,6 +169,7 @@ class PublicServer:
             raise
 
     async def _forward(self, exchange: Exchange, route: Route, permit: Permit) -> Response | None:
+        ours = permit.headers if self._traced is None else self._traced.forwards(exchange, route.path, permit)
         sent = time.perf_counter()
         exchange.own_s = sent - exchange.started
         idle_s = self._stream_idle_timeout_s if permit.method == "POST" else None
@@ -171,7 +177,7 @@ class PublicServer:
             answer = await self._upstream.send(
                 permit.method,
                 permit.target,
-                permit.headers,
+                ours,
                 permit.body,
                 account=permit.plan.principal.account,
                 idle_timeout_s=idle_s,

@@ -30,7 +30,7 @@ BEAT_S = 0.1
 """Each kind of client comes so often, or as fast as it is answered."""
 START_S = 60.0
 UNKNOWN_KEY = "mcp_" + "0" * 46
-GONE_ISSUER = "http://127.0.0.1:9"
+GONE_ISSUER = GONE_COLLECTOR = "http://127.0.0.1:9"
 
 
 class House:
@@ -103,6 +103,7 @@ class House:
         secret.write_bytes(base64.b64encode(b"identity-signing-secret-of-tests"))
         changes = {
             "workers": 2,
+            "tracing": {"otlp_endpoint": GONE_COLLECTOR},
             "store": {"url": self.redis.url},
             "identity": {"algorithm": "hmac-sha256", "keys": [{"id": "test", "secret_file": str(secret)}]},
             "jwt": {
