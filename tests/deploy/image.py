@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.deploy.dockerfile import Instruction, Stage, let_through, stages
@@ -66,6 +66,22 @@ def build(directory: Path) -> Image:
         tuple(_exec_form(last.only("HEALTHCHECK"))),
         tuple(last.only("VOLUME").words),
     )
+
+
+def with_extra(image: Image, directory: Path, name: str) -> Image:
+    """Build the image in this directory again, with an extra: what the first stage has before that is kept."""
+    first, last = stages((TOP / "deploy/Dockerfile").read_text("utf-8"))
+    build_root, run_root = directory / first.name, directory / f"run-{name}"
+    assert "EXTRA" in first.pairs("ARG")
+    made = ("/opt/sidecar", "/etc/sidecar", "/var/lib/sidecar")
+    at = _at(build_root, {**first.pairs("ARG"), "EXTRA": name})
+    _run(*at, "rm", "-rf", *made)
+    _run(*at, "sh", "-c", first.all("RUN")[-1].value)
+    _run("cp", "-a", str(image.root), str(run_root))
+    _run("rm", "-rf", *[f"{run_root}{path}" for path in made])
+    for copy in last.all("COPY"):
+        _copy(copy, build_root, run_root)
+    return replace(image, root=run_root)
 
 
 def _carry_out(stage: Stage, root: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.collector import Collector
 from tests.deploy.asking import ADMIN, LIVE, PUBLIC, call, make_key
 from tests.deploy.containers import Container, Mount, Network, until_it_answers
 from tests.deploy.dockerfile import let_through, stages
-from tests.deploy.image import TOP, Image
+from tests.deploy.image import TOP, Image, with_extra
 from tests.mcp_server import StubUpstream
 
 GRACE_S = 10.0
@@ -104,6 +107,28 @@ async def test_the_image_holds_the_locked_versions_and_neither_shell_nor_pip(con
 
 
 @pytest.mark.image
+async def test_with_the_extra_it_sends_traces_and_without_it_says_what_is_missing(
+    container: Container, workshop: Path, network: Network, upstream: StubUpstream
+) -> None:
+    endpoint = 'tracing: {otlp_endpoint: "http://127.0.0.1:4318"}'
+    (container.directory / "config.yaml").write_text(f"{CONFIG}{endpoint}\n")
+    async with container.running() as running:
+        assert await asyncio.to_thread(running.process.wait, 30) == 1
+    assert "tracing.otlp_endpoint" in container.log
+    assert "--build-arg EXTRA=otel" in container.log
+
+    (container.directory / "extra").mkdir()
+    image = with_extra(container.image, workshop, "otel")
+    extra = replace(container, image=image, directory=container.directory / "extra")
+    listener = await network.run(socket.create_server, ("127.0.0.1", 4318))
+    async with Collector().running(listener) as collector, extra.running() as running:
+        await until_it_answers(network, LIVE, running, extra)
+        assert await call(network, await make_key(extra)) == 200
+        assert await running.stop(GRACE_S) == 0, extra.log
+        assert {span.name for span in collector.spans} >= {"tools/call look"}
+
+
+@pytest.mark.image
 def test_the_dockerfile_is_sound(tools: None) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, "--no-color", TOP / "deploy/Dockerfile"], capture_output=True, text=True)
@@ -121,11 +146,24 @@ def test_the_image_says_what_it_is() -> None:
     assert last.only("CMD").words == ["serve", "--config", "/etc/sidecar/config.yaml"]
 
 
+def test_what_traces_need_comes_on_top_of_what_the_image_has_anyway() -> None:
+    def locked(name: str) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==(\S+)", (TOP / "deploy" / name).read_text("utf-8"), re.MULTILINE))
+
+    plain, tracing = locked("requirements.lock"), locked("requirements-otel.lock")
+    assert plain.items() <= tracing.items()
+    assert tracing.keys() - plain.keys() == {
+        *("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions"),
+        *("opentelemetry-exporter-otlp-proto-common", "opentelemetry-proto", "protobuf"),
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "is_sent"),
     [
         ("pyproject.toml", True),
         ("deploy/requirements.lock", True),
+        ("deploy/requirements-otel.lock", True),
         ("sidecar/edge/redis/scripts/admit.lua", True),
         ("sidecar/edge/key_page/static/keys.js", True),
         ("sidecar/__pycache__/app.cpython-311.pyc", False),
