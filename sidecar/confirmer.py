@@ -81,7 +81,7 @@ class Confirmer:
         Raises:
             NotConfirmed, MissingCapability: nobody has confirmed the call, and what there is to do about it.
             InvalidParams: the client came back with a state that is not of this call.
-            StoreUnavailable: it could not be found out or kept.
+            StoreUnavailable, Overloaded: it could not be found out, kept or recorded.
             ConnectionError: the client has left.
         """
         principal, action = permit.plan.principal, progress.action
@@ -101,6 +101,7 @@ class Confirmer:
             needed = NotConfirmed("confirmation_needed", "A person would have to confirm this call")
             progress.shadows = shadow.noted(progress.shadows, "confirmation", needed)
             return Settled(permit)
+        caller.require_room()
         binding = policy.call_binding(principal, action, permit.body)
         return await self._confirmed(Call(principal, facts, action, permit, binding), caller)
 

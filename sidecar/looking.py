@@ -177,10 +177,6 @@ class LookedAt:
         """See `stores.ConfirmationStore`."""
         return await self._store.confirmation(account, confirmation_id)
 
-    async def confirmation_for(self, account: str, binding: str) -> Confirmation | None:
-        """See `stores.ConfirmationStore`."""
-        return await self._store.confirmation_for(account, binding)
-
     async def move(self, account: str, confirmation_id: str, move: str, now: float, by: str | None = None) -> bool:
         """Refuse."""
         raise _only_looking()

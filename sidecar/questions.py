@@ -21,6 +21,8 @@ LOOK_S: Final = 0.25
 """How often it is looked whether an answer has come to another process; one that comes to this one is seen at once."""
 COMMENT_S: Final = 15.0
 """Silence after which a waiting client is told that it still has a connection."""
+OVERTAKEN_S: Final = 5.0
+"""A client's giving up may be here before the call, by so much; so long it is remembered, and its id not to be used."""
 REMEMBERED_S: Final = 10.0
 """A question outlives its time by this, so that an answer that comes too late is not taken for the upstream's."""
 _MODE_SINCE: Final = "2025-11-25"
@@ -28,6 +30,9 @@ _MODE_SINCE: Final = "2025-11-25"
 
 class Caller(Protocol):
     """The client, while its call waits."""
+
+    def require_room(self) -> None:
+        """Raise Overloaded where what comes of the call could not be recorded."""
 
     def begin(self) -> None:
         """Begin an answer that is a stream of events."""
@@ -106,7 +111,10 @@ class Questions:
         question = call.to_confirm(
             "question", self._entropy(16), self._clock(), self._hold_s + REMEMBERED_S, binding, session
         )
-        if (await self._store.keep(question, self._clock())).id != question.id:
+        kept = await self._store.keep(question, self._clock())
+        if kept.id != question.id:
+            if _is_note(kept):
+                raise self.refusal(kept)
             raise InvalidParams("request_id_in_use", "A call with this id still waits for its confirmation")
         params = policy.elicitation(question.message, mode=version >= _MODE_SINCE)
         message = {"jsonrpc": "2.0", "id": f"sc-{question.id}", "method": "elicitation/create", "params": params}
@@ -150,7 +158,7 @@ class Questions:
         if asked is None:
             reason = "timed_out"
             said = f"nobody confirmed it within {self._hold_s:g} seconds"
-        elif asked.state == "declined":
+        elif asked.state == "declined" and not _is_note(asked):
             reason = "declined"
             said = "the person who was asked declined it"
         else:
@@ -174,12 +182,42 @@ class Questions:
             return True
         if action.kind == "notification" and action.method == "notifications/cancelled":
             binding = policy.request_binding(principal, session, action.params.get("requestId"))
-            waits = await self._store.confirmation_for(account, binding)
-            return waits is not None and await self._move(waits, "withdraw")
+            given_up = self._note_of(principal, binding, session)
+            try:
+                waits = await self._store.keep(given_up, self._clock())
+            except StoreUnavailable:
+                if self._answered:
+                    raise
+                return False  # nothing waits here, and what waits elsewhere ends without the store
+            return not _is_note(waits) and await self._move(waits, "withdraw")
         return False
+
+    def _note_of(self, principal: Principal, binding: str, session: str) -> Confirmation:
+        """Return the note that a request was given up: its call may be on its way, and overtaken by this."""
+        now = self._clock()
+        return Confirmation(
+            id=self._entropy(16).hex(),
+            kind="question",
+            account=principal.account,
+            owner=sessions.owner(principal),
+            binding=binding,
+            session=session,
+            subject=principal.subject,
+            client_id=principal.client_id,
+            tool="",
+            message="",
+            created_at=now,
+            expires_at=now + OVERTAKEN_S,
+            state="declined",  # which is open: the call that comes finds it
+        )
 
     async def _move(self, asked: Confirmation, move: str) -> bool:
         moved = await self._store.move(asked.account, asked.id, move, self._clock(), "client")
         if asked.id in self._answered:
             self._answered[asked.id].set()
         return moved
+
+
+def _is_note(kept: Confirmation) -> bool:
+    """Tell whether this is only the note that a request was given up. No tool is without a name."""
+    return not kept.tool

@@ -189,10 +189,6 @@ class ConfirmationStore(Protocol):
         """Read one of this account, expired or not."""
         ...
 
-    async def confirmation_for(self, account: str, binding: str) -> Confirmation | None:
-        """Read the one that was kept last for this binding."""
-        ...
-
     async def move(self, account: str, confirmation_id: str, move: str, now: float, by: str | None = None) -> bool:
         """Do one of `MOVES`, in one step; False, and nothing done, where its state does not allow it or it expired.
 

@@ -30,7 +30,7 @@ FIRST_WITH_ELICITATION: Final = "2025-06-18"
 MOVES: Final[Mapping[str, tuple[frozenset[ConfirmationState], ConfirmationState]]] = {
     "approve": (frozenset({"waiting"}), "approved"),
     "decline": (frozenset({"waiting"}), "declined"),
-    "withdraw": (frozenset({"waiting", "approved"}), "withdrawn"),
+    "withdraw": (frozenset({"waiting", "approved", "declined"}), "withdrawn"),
     "spend": (frozenset({"approved"}), "spent"),
 }
 """What can happen to a confirmation: in which states, and what it is then. A store does each in one step, and only

@@ -135,6 +135,34 @@ async def test_a_cancelled_call_is_never_forwarded(start: Start, stub: StubUpstr
     assert stub.received == []
 
 
+async def test_a_call_that_its_own_cancellation_has_overtaken_is_not_asked_about(
+    start: Start, stub: StubUpstream, store: StoreName
+) -> None:
+    bed = await start(store)
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    gives_up = {**notification("notifications/cancelled"), "params": {"requestId": 7}}
+    for count in (1, 2):
+        await bed.post(gives_up, token=token, headers=at("s-1"))
+        assert len(stub.received) == count, "it may be of a call that the upstream has"
+    assert "cancelled" in text_of((await bed.post(DROP, token=token, headers=at("s-1"))).json())
+    async with calling(bed, {**DROP, "id": 8}, token=token) as other:
+        assert (await other.message())["method"] == "elicitation/create"
+    assert calls(stub) == []
+
+
+async def test_an_id_may_be_used_again_after_its_call_was_declined(start: Start, stub: StubUpstream) -> None:
+    bed = await start()
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    for said in (NO, YES):
+        async with calling(bed, token=token) as call:
+            question = await call.message()
+            await bed.post(answer_to(question, said), token=token, headers=at("s-1"))
+            await call.message()
+    assert len(calls(stub)) == 1
+
+
 async def test_only_the_caller_s_own_cancellation_counts(start: Start, stub: StubUpstream) -> None:
     bed = await start()
     token, other = bed.token(), bed.token(sub="mallory")

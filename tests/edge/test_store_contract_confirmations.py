@@ -29,7 +29,6 @@ async def test_what_was_kept_is_read_back(store: Store) -> None:
     assert await store.keep(one(), NOON) == one()
 
     assert await store.confirmation("acme", ID) == one()
-    assert await store.confirmation_for("acme", "b") == one()
     assert await store.account_of_approval(ID) == "acme"
 
 
@@ -37,8 +36,6 @@ async def test_nothing_is_found_of_another_account_or_binding(store: Store) -> N
     await store.keep(one(), NOON)
 
     assert await store.confirmation("other", ID) is None
-    assert await store.confirmation_for("acme", "c") is None
-    assert await store.confirmation_for("other", "b") is None
     assert await store.account_of_approval(OTHER_ID) is None
     assert not await store.move("other", ID, "approve", NOON)
 
@@ -56,7 +53,9 @@ async def test_a_repeated_call_finds_the_one_that_is_open(store: Store, moves: l
     assert await store.confirmation("acme", OTHER_ID) is None
 
 
-@pytest.mark.parametrize("moves", [["withdraw"], ["approve", "spend"], ["approve", "withdraw"]])
+@pytest.mark.parametrize(
+    "moves", [["withdraw"], ["approve", "spend"], ["approve", "withdraw"], ["decline", "withdraw"]]
+)
 async def test_one_that_is_over_makes_room_for_a_new_one(store: Store, moves: list[str]) -> None:
     await store.keep(one(), NOON)
     for move in moves:
@@ -64,7 +63,7 @@ async def test_one_that_is_over_makes_room_for_a_new_one(store: Store, moves: li
 
     assert (await store.keep(one(id=OTHER_ID), NOON + 1)).id == OTHER_ID
 
-    assert (await store.confirmation_for("acme", "b")) == one(id=OTHER_ID)
+    assert (await store.keep(one(id="c" * 32), NOON + 2)).id == OTHER_ID
     assert not await store.move("acme", ID, "approve", NOON)
     assert await state_of(store, OTHER_ID) == "waiting"
 

@@ -60,11 +60,6 @@ class SqliteConfirmations:
         rows = self._database.read(READ, account, confirmation_id)
         return _read(rows[0]) if rows else None
 
-    async def confirmation_for(self, account: str, binding: str) -> Confirmation | None:
-        """See `stores.ConfirmationStore`."""
-        rows = self._database.read(LAST, account, binding)
-        return _read(rows[0]) if rows else None
-
     async def move(self, account: str, confirmation_id: str, move: str, now: float, by: str | None = None) -> bool:
         """See `stores.ConfirmationStore`."""
         before, after = MOVES[move]

@@ -40,7 +40,7 @@ class Confirming:
             Denial, ConnectionError: see `confirmer.Confirmer.settle`.
         """
         began = time.perf_counter()
-        held = HeldCall(exchange, self._front, permit.answer_headers)
+        held = HeldCall(exchange, self._front, self._audited, permit.answer_headers)
         try:
             settled = await self._confirmer.settle(label, exchange.facts, exchange.progress, permit, held)
         finally:
@@ -58,10 +58,17 @@ class Confirming:
 class HeldCall:
     """See `confirmer.Caller`."""
 
-    def __init__(self, exchange: Exchange, front: Front, answer_headers: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self, exchange: Exchange, front: Front, audited: Audited, answer_headers: tuple[tuple[str, str], ...]
+    ) -> None:
         self._exchange = exchange
         self._front = front
+        self._audited = audited
         self._answer_headers = answer_headers
+
+    def require_room(self) -> None:
+        """Find out before anything is spent whether what comes of it could be recorded."""
+        self._audited.require_room(self._exchange)
 
     def begin(self) -> None:
         """Begin an answer that is a stream of events; what comes of the call later is written as events of it."""

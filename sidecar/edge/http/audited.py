@@ -63,6 +63,15 @@ class Audited:
         members = {**_who_and_what(exchange, label), "decision": "allowed"}
         self._auditor.act(audit.WRITE, members, arguments=audit.arguments_of(progress.action))
 
+    def require_room(self, exchange: Exchange) -> None:
+        """Find out whether there is room for what is to be recorded of a request.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if self._auditor is not None:
+            self._auditor.require_room(exchange.progress.body_bytes)
+
     def definitions(self, members: Mapping[str, Any]) -> None:
         """Record what became of the definitions of tools."""
         if self._auditor is not None:

@@ -47,11 +47,6 @@ class RedisConfirmations(OnRedis):
         found = await self._link.call("HMGET", name, "record", "state", "by")
         return None if found[0] is None else _read(found)
 
-    async def confirmation_for(self, account: str, binding: str) -> Confirmation | None:
-        """See `stores.ConfirmationStore`."""
-        last: bytes | None = await self._link.call("GET", names.confirmation_for(account, binding))
-        return None if last is None else await self.confirmation(account, last.decode())
-
     async def move(self, account: str, confirmation_id: str, move: str, now: float, by: str | None = None) -> bool:
         """See `stores.ConfirmationStore`."""
         before, after = MOVES[move]
