@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, Protocol
 
 import orjson
 
 from sidecar.denials import InvalidParams, MissingCapability, NotConfirmed, SessionNotFound
-from sidecar.model import Permit, Principal, Progress, RequestFacts
+from sidecar.model import Permit, Principal, Progress, RequestFacts, per_request
 from sidecar.policy import confirmation as policy
 from sidecar.policy import outbound, retries, sessions, shadow
 from sidecar.policy.identity import Signer
@@ -24,7 +24,7 @@ class Store(ConfirmationStore, HandleStore, Protocol):
     """What is asked of the store."""
 
 
-@dataclass(frozen=True, slots=True)
+@per_request(frozen=True, slots=True)
 class Settled:
     """A call that may be forwarded, and who confirmed it, if anybody had to."""
 
@@ -87,12 +87,10 @@ class Confirmer:
         principal, action = permit.plan.principal, progress.action
         if action is None or not self._rules.may_apply:
             return Settled(permit)
-        if (
-            not self._shadowed
-            and facts.era == "legacy"
-            and await self._questions.take(principal, facts, action, permit.body)
-        ):
-            return None
+        if action.kind != "request":
+            may_be_ours = not self._shadowed and facts.era == "legacy"
+            is_ours = may_be_ours and await self._questions.take(principal, facts, action, permit.body)
+            return None if is_ours else Settled(permit)
         if action.tool is None or permit.body is None:
             return Settled(permit)
         if not self._rules.needs(principal, route, self._tools.of(action.tool)):

@@ -63,11 +63,8 @@ class Rules:
         ruled = [self._rule(route, "jwt") for route in routes if "jwt" in route.credentials]
         self._of_makers = max([tools, *ruled], key=_STRICTEST_LAST.index)
         self._rules = {(route.path, kind): self._rule(route, kind) for route in routes for kind in route.credentials}
-
-    @property
-    def may_apply(self) -> bool:
+        self.may_apply = self._of_makers != "never" or any(rule != "never" for rule in self._rules.values())
         """Whether any call at all may need one."""
-        return self._of_makers != "never" or any(rule != "never" for rule in self._rules.values())
 
     def needs(self, principal: Principal, route: str, tool_class: ToolClass) -> bool:
         """Tell whether this call of a tool needs a confirmation."""
