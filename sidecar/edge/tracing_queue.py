@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -16,6 +17,9 @@ from prometheus_client.registry import Collector
 from sidecar.edge.tracing_client import OtlpClient
 
 _MAX_QUEUE_SIZE: Final = 2048
+_AT_ONCE: Final = 16
+_BREATH_S: Final = 0.0005
+"""A batch takes 40 ms to encode, in which the event loop would get the interpreter once in 5 ms: hence the pauses."""
 
 Tell = Callable[[str, str | None], None]
 """Hears an event's name, and the problem that it is, if it is one. It is called in the thread that sends."""
@@ -66,7 +70,7 @@ class Exporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.begun += len(spans)
-        problem = self._client.send(encode_spans(spans).SerializeToString())
+        problem = self._client.send(_encoded(spans))
         if problem is None:
             self.exported += len(spans)
         else:
@@ -100,6 +104,15 @@ class SpanCounts(Collector):
         for outcome, count in counts.items():
             spans.add_sample("sidecar_trace_spans_total", {"outcome": outcome}, count)
         yield spans
+
+
+def _encoded(spans: Sequence[ReadableSpan]) -> bytes:
+    """Return a batch as OTLP has it: messages of Protocol Buffers one after another are one with the lists of all."""
+    pieces = []
+    for first in range(0, len(spans), _AT_ONCE):
+        pieces.append(encode_spans(spans[first : first + _AT_ONCE]).SerializeToString())
+        time.sleep(_BREATH_S)
+    return b"".join(pieces)
 
 
 def _room() -> int:

@@ -59,10 +59,13 @@ async def test_what_was_traced_last_is_sent_before_the_end(
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
     bed = await traced(start, collector.url)
-    await bed.post(request("ping"), token=bed.token())
+    for number in range(20):
+        await bed.post(request("ping", id=number), token=bed.token())
     assert collector.spans == []
     await stopped(bed)
-    assert len(collector.spans) == 2
+    assert len(collector.headers) == 1
+    told = {(span.kind, span.attributes["jsonrpc.request.id"]) for span in collector.spans}
+    assert told == {(kind, str(number)) for kind in ("server", "client") for number in range(20)}
 
 
 async def test_what_is_under_way_when_the_process_ends_is_sent_too(
