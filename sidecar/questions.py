@@ -19,6 +19,8 @@ from sidecar.stores import ConfirmationStore
 
 LOOK_S: Final = 0.25
 """How often it is looked whether an answer has come to another process; one that comes to this one is seen at once."""
+GIVING_UP_TRIES: Final = 8
+"""How often a client's giving up is brought to a store that does not answer, every `LOOK_S`."""
 COMMENT_S: Final = 15.0
 """Silence after which a waiting client is told that it still has a connection."""
 OVERTAKEN_S: Final = 5.0
@@ -182,15 +184,17 @@ class Questions:
             return True
         if action.kind == "notification" and action.method == "notifications/cancelled":
             binding = policy.request_binding(principal, session, action.params.get("requestId"))
-            given_up = self._note_of(principal, binding, session)
-            try:
-                waits = await self._store.keep(given_up, self._clock())
-            except StoreUnavailable:
-                if self._answered:
-                    raise
-                return False  # nothing waits here, and what waits elsewhere ends without the store
-            return not _is_note(waits) and await self._move(waits, "withdraw")
+            return await self._give_up(self._note_of(principal, binding, session))
         return False
+
+    async def _give_up(self, note: Confirmation) -> bool:
+        """Withdraw the question of a request that was given up, if it has one. No client says so a second time."""
+        for _ in range(GIVING_UP_TRIES):
+            with contextlib.suppress(StoreUnavailable):
+                waits = await self._store.keep(note, self._clock())
+                return not _is_note(waits) and await self._move(waits, "withdraw")
+            await asyncio.sleep(LOOK_S)
+        return False  # without the store so long, whatever waited has ended
 
     def _note_of(self, principal: Principal, binding: str, session: str) -> Confirmation:
         """Return the note that a request was given up: its call may be on its way, and overtaken by this."""
