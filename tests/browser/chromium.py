@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -38,28 +38,64 @@ class Tab:
         """The access token that was sent last."""
         self.received_bytes = 0
 
+    def renew(self) -> None:
+        """Become a tab of a browser that nobody has used before: the next test knows nothing of this one."""
+        used = self.driver.window_handles
+        self.driver.switch_to.new_window("tab")
+        fresh = self.driver.current_window_handle
+        for handle in used:
+            self.driver.switch_to.window(handle)
+            self.driver.close()
+        self.driver.switch_to.window(fresh)
+        self.cdp("Network.clearBrowserCookies")
+        self.cdp("Network.clearBrowserCache")
+        self.cdp("Browser.resetPermissions")
+        self.traffic()
+        self.complaints()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was noted of the traffic so far."""
+        self.requested.clear()
+        self.answers.clear()
+        self.token, self.received_bytes = "", 0
+
     def open(self, url: str) -> None:
         self.driver.get(url)
 
     def find(self, selector: str, text: str = "") -> WebElement:
         """Wait for an element that is shown, with this text in it."""
+        element: WebElement = self.with_element(selector, text, lambda element: element)
+        return element
 
-        def look() -> WebElement | None:
+    def read(self, selector: str, text: str = "") -> str:
+        """Wait for an element that is shown, with this text in it, and return all its text."""
+        return str(self.with_element(selector, text, lambda element: element.text))
+
+    def press(self, selector: str, text: str = "") -> None:
+        """Press a button or follow a link, as soon as it is there."""
+
+        def pressed(element: WebElement) -> bool:
+            element.click()
+            return True
+
+        self.with_element(selector, text, pressed)
+
+    def with_element(self, selector: str, text: str, act: Callable[[WebElement], Any]) -> Any:
+        """Do something with an element as soon as there is one; what the page redraws meanwhile is looked for again."""
+
+        def look() -> Any:
             try:
                 found = self.driver.find_elements(By.CSS_SELECTOR, selector)
-                return next((one for one in found if one.is_displayed() and text in one.text), None)
+                shown = next((one for one in found if one.is_displayed() and text in one.text), None)
+                return None if shown is None else act(shown)
             except StaleElementReferenceException:
                 return None
 
         try:
-            element: WebElement = until(look)
+            return until(look)
         except AssertionError:
             raise AssertionError(f"no {selector!r} with {text!r} in: {self.text()}") from None
-        return element
-
-    def press(self, selector: str, text: str = "") -> None:
-        """Press a button or follow a link, as soon as it is there and nothing covers it."""
-        self.find(selector, text).click()
 
     def type(self, selector: str, text: str) -> None:
         field = self.find(selector)

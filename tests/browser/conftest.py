@@ -52,7 +52,13 @@ def serve(issuer_url: str, port: int, finance_url: str, redis_url: str, tmp_path
         yield serve
 
 
-@pytest.fixture
-def tab(programs: None, tmp_path: Path) -> Iterator[Tab]:
-    with chromium.chromium(tmp_path / "profile") as tab:
+@pytest.fixture(scope="session")
+def browser(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    with chromium.chromium(tmp_path_factory.mktemp("profile")) as tab:
         yield tab
+
+
+@pytest.fixture
+def tab(browser: Tab) -> Tab:
+    browser.renew()
+    return browser

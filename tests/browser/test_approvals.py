@@ -36,7 +36,7 @@ def key(served: Served, tab: Tab) -> str:
     tab.type("#name", "agent")
     tab.press("#create button", "Create key")
     tab.press("#confirm-full")
-    made = tab.find("#new-key").text
+    made = tab.read("#new-key")
     tab.press("#key-kept")
     return made
 
@@ -64,7 +64,7 @@ def test_a_call_passes_once_after_a_person_saw_it_and_said_so(served: Served, ta
     state(tab, "waiting")
     shown = tab.text()
     assert ASKED_ABOUT in shown
-    assert '"t-42"' in tab.find("#arguments").text
+    assert '"t-42"' in tab.read("#arguments")
     assert f"the API key key_{key[4:16]}" in shown
     tab.press("#approve")
     state(tab, "approved")
@@ -87,7 +87,7 @@ def test_a_declined_call_does_not_pass(served: Served, tab: Tab, key: str) -> No
 def test_arguments_that_others_chose_are_shown_and_do_nothing(served: Served, tab: Tab, key: str) -> None:
     text = " ".join(HOSTILE)
     sign_in(tab, served, asked(delete(served, key, text)))
-    shown = tab.find("#arguments code").text
+    shown = tab.read("#arguments code")
     for name in HOSTILE:
         assert visible(name).replace('"', '\\"') in shown, name
     assert "\u202e" not in shown
@@ -101,8 +101,8 @@ def test_arguments_that_others_chose_are_shown_and_do_nothing(served: Served, ta
 
 def test_arguments_that_are_not_shown_whole_are_told_of(served: Served, tab: Tab, key: str) -> None:
     sign_in(tab, served, asked(delete(served, key, "x" * SHOWN_CHARACTERS)))
-    assert "the end is missing" in tab.find("[role=alert]").text
-    assert len(tab.find("#arguments code").text) == SHOWN_CHARACTERS
+    assert "the end is missing" in tab.read("[role=alert]")
+    assert len(tab.read("#arguments code")) == SHOWN_CHARACTERS
 
 
 def test_the_client_that_made_the_call_can_not_approve_it(served: Served, tab: Tab, key: str) -> None:
@@ -113,13 +113,13 @@ def test_the_client_that_made_the_call_can_not_approve_it(served: Served, tab: T
     lines = {**routing, "Authorization": f"Bearer {tab.token}", "Accept": "application/json, text/event-stream"}
     path = asked(httpx.post(served.url + JWT_ROUTE, json=message, headers=lines, trust_env=False))
     sign_in(tab, served, path)
-    assert "does not allow this" in tab.find("[role=alert]").text
+    assert "does not allow this" in tab.read("[role=alert]")
     assert not tab.count("#approve")
 
 
 def test_what_is_not_there_is_told_in_words(served: Served, tab: Tab) -> None:
     sign_in(tab, served, "/approvals/" + "0a" * 16)
-    assert "no such call for your account" in tab.find("[role=alert]").text
+    assert "no such call for your account" in tab.read("[role=alert]")
     assert tab.barriers() == []
 
 
@@ -147,5 +147,5 @@ def test_a_sign_in_for_an_approval_leads_back_to_it_and_nowhere_else(served: Ser
     )
     tab.open(at_the_issuer)
     tab.press("#ada")
-    assert "not begun in this tab" in tab.find("[role=alert]").text
+    assert "not begun in this tab" in tab.read("[role=alert]")
     until(lambda: urlsplit(tab.driver.current_url).path == "/keys")

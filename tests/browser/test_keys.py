@@ -60,7 +60,7 @@ def make(tab: Tab, name: str) -> str:
     """Make a key as proposed, and return it."""
     tab.type("#name", name)
     tab.press("#create button", "Create key")
-    key = tab.find("#new-key").text
+    key = tab.read("#new-key")
     tab.press("#key-kept")
     tab.gone("dialog")
     return key
@@ -68,8 +68,8 @@ def make(tab: Tab, name: str) -> str:
 
 def row(tab: Tab, name: str) -> str:
     """Wait for a key in the list; return the selector of its row."""
-    element = tab.find("#keys > li", name)
-    return f'[data-id="{element.get_attribute("data-id")}"]'
+    found = tab.with_element("#keys > li", name, lambda element: element.get_attribute("data-id"))
+    return f'[data-id="{found}"]'
 
 
 def test_a_key_is_made_used_seen_in_use_replaced_and_ended(serve: Serve, tab: Tab) -> None:
@@ -81,18 +81,18 @@ def test_a_key_is_made_used_seen_in_use_replaced_and_ended(serve: Serve, tab: Ta
     old = make(tab, "nightly report")
     assert old not in tab.run("return document.documentElement.outerHTML")
     line = row(tab, "nightly report")
-    assert tab.find(f"{line} code").text == old[:16]
-    assert tab.find(f"{line} .last-used").text == "never"
+    assert tab.read(f"{line} code") == old[:16]
+    assert tab.read(f"{line} .last-used") == "never"
 
     assert served.call(old).status_code == 200
-    until(lambda: tab.find(f"{line} .last-used").text != "never", step=lambda: tab.press("#reload"))
+    until(lambda: tab.read(f"{line} .last-used") != "never", step=lambda: tab.press("#reload"))
 
     tab.press(f"{line} button", "Rotate")
-    assert "nightly report" in tab.find("dialog").text
+    assert "nightly report" in tab.read("dialog")
     assert tab.find("#grace").get_attribute("value") == "2"
     tab.press("dialog [data-yes]")
-    new = tab.find("#new-key").text
-    assert "still works for 2 seconds" in tab.find("dialog").text
+    new = tab.read("#new-key")
+    assert "still works for 2 seconds" in tab.read("dialog")
     tab.press("#key-kept")
     assert new != old
     assert served.call(new).status_code == 200
@@ -102,13 +102,13 @@ def test_a_key_is_made_used_seen_in_use_replaced_and_ended(serve: Serve, tab: Ta
     until(lambda: len(tab.driver.find_elements("css selector", "#keys > li.active")) == 1)
     line = row(tab, "nightly report")
     tab.press(f"{line} button", "Revoke")
-    assert "nightly report" in tab.find("dialog").text
+    assert "nightly report" in tab.read("dialog")
     tab.press("dialog [data-yes]")
     tab.gone("dialog")
     assert served.call(new).status_code == 401
     tab.find("#no-keys")
     tab.press("#show-all")
-    assert "revoked" in tab.find(line).text
+    assert "revoked" in tab.read(line)
     assert not tab.count("#keys button")
     assert_no_secret(tab, served, [old, new])
 
@@ -130,10 +130,6 @@ def assert_no_secret(tab: Tab, served: Served, secrets: list[str]) -> None:
 
 def test_only_we_and_the_issuer_are_asked_and_the_page_is_small(serve: Serve, tab: Tab) -> None:
     served = serve()
-    tab.open("about:blank")
-    tab.traffic()
-    tab.requested.clear()
-    tab.received_bytes = 0
     tab.open(f"{served.url}/keys")
     tab.find("#sign-in")
     tab.traffic()
@@ -187,14 +183,14 @@ def test_the_use_of_a_key_is_drawn_and_said_and_what_is_unusual_is_told_in_words
     sign_in(tab, served)
     key = make(tab, "busy")
     line = row(tab, "busy")
-    assert "No use in the last 7 days." in tab.find(line).text
+    assert "No use in the last 7 days." in tab.read(line)
     for _ in range(3):
         assert served.call(key).status_code == 200
     for _ in range(16):
         assert served.call(key, "delete_transaction", id="x").status_code == 403
     until(lambda: tab.count(f"{line} .unusual"), step=lambda: reload(tab))
-    assert "3 requests, of these 0 writes, and 16 refused" in tab.find(f"{line} figcaption").text
-    assert "Unusual: 16 refused requests in the hour from " in tab.find(f"{line} .unusual").text
+    assert "3 requests, of these 0 writes, and 16 refused" in tab.read(f"{line} figcaption")
+    assert "Unusual: 16 refused requests in the hour from " in tab.read(f"{line} .unusual")
     assert tab.count(f"{line} svg .reads") == tab.count(f"{line} svg .refused") == 1
     assert "3 requests, 0 writes, 16 refused." in str(tab.find(f"{line} svg").get_attribute("aria-label"))
     assert_open_to_all(tab)
@@ -221,8 +217,8 @@ def test_a_key_that_expires_soon_is_marked_from_14_days_before(serve: Serve, tab
     served.make("soon", days=14)
     served.make("later", days=16)
     sign_in(tab, served)
-    assert "expires in 13 days" in tab.find("#keys > li", "soon").text
-    assert "expires in" not in tab.find("#keys > li", "later").text
+    assert "expires in 13 days" in tab.read("#keys > li", "soon")
+    assert "expires in" not in tab.read("#keys > li", "later")
 
 
 def test_names_that_others_chose_are_shown_and_do_nothing(serve: Serve, tab: Tab) -> None:
@@ -235,7 +231,7 @@ def test_names_that_others_chose_are_shown_and_do_nothing(serve: Serve, tab: Tab
     assert tab.count("main script, main img, main svg, main a") == 0
     for name in HOSTILE[:5]:
         tab.press(f"{row(tab, name)} button", "Revoke")
-        assert f"The key {name} " in tab.find("dialog").text
+        assert f"The key {name} " in tab.read("dialog")
         tab.press("dialog button", "Cancel")
         tab.gone("dialog")
     assert [complaint for complaint in tab.complaints() if "favicon" not in complaint] == []
@@ -247,7 +243,7 @@ def test_a_key_that_may_do_everything_takes_a_second_step(serve: Serve, tab: Tab
     tab.type("#name", "all powerful")
     tab.press("label[for='scope-mcp:full']")
     tab.press("#create button", "Create key")
-    assert "all powerful" in tab.find("dialog", "A key that can do everything?").text
+    assert "all powerful" in tab.read("dialog", "A key that can do everything?")
     assert tab.run("return document.activeElement.textContent") == "Back"
     tab.press("dialog button", "Back")
     tab.gone("dialog")
@@ -256,7 +252,7 @@ def test_a_key_that_may_do_everything_takes_a_second_step(serve: Serve, tab: Tab
     tab.press("#confirm-full")
     tab.find("#new-key")
     tab.press("#key-kept")
-    assert "mcp:full" in tab.find("#keys > li", "all powerful").text
+    assert "mcp:full" in tab.read("#keys > li", "all powerful")
 
 
 def test_the_least_scope_comes_first_and_each_has_its_sentence(serve: Serve, tab: Tab) -> None:
@@ -277,25 +273,25 @@ def test_a_key_is_copied_with_its_examples_and_these_work(serve: Serve, tab: Tab
     tab.cdp("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
     tab.type("#name", "examples")
     tab.press("#create button", "Create key")
-    key = tab.find("#new-key").text
+    key = tab.read("#new-key")
     tab.press("button.copy", "Copy the key")
     tab.find("button.copy", "Copied")
     assert tab.run("return navigator.clipboard.readText()") == key
     assert served.call(key).status_code == 200  # and so the sidecar knows the tools
     tab.press("[data-snippet='curl'] summary")
     done = subprocess.run(
-        ["bash", "-c", tab.find("[data-snippet='curl'] code").text], capture_output=True, text=True, check=True
+        ["bash", "-c", tab.read("[data-snippet='curl'] code")], capture_output=True, text=True, check=True
     )
     assert '"serverInfo"' in done.stdout, done.stdout
     tab.press("[data-snippet='Python'] summary")
-    program = tab.find("[data-snippet='Python'] code").text
+    program = tab.read("[data-snippet='Python'] code")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert "get_balance" in done.stdout.split()
     tab.press("[data-snippet='mcp-remote'] summary")
-    remote = json.loads(tab.find("[data-snippet='mcp-remote'] code").text)
+    remote = json.loads(tab.read("[data-snippet='mcp-remote'] code"))
     assert remote["mcpServers"]["127.0.0.1"]["env"] == {"MCP_KEY": key}
     tab.press("[data-snippet='MCP Inspector'] summary")
-    inspector = tab.find("[data-snippet='MCP Inspector'] code").text.replace(
+    inspector = tab.read("[data-snippet='MCP Inspector'] code").replace(
         "npx @modelcontextprotocol/inspector", "mcp-inspector"
     )
     done = subprocess.run(
@@ -309,7 +305,7 @@ def test_what_the_sidecar_refuses_is_said_in_words(serve: Serve, tab: Tab, issue
     sign_in(tab, served)
     tab.type("#name", "too much")
     tab.press("#create button", "Create key")
-    assert "does not" in tab.find("#create [role=alert]").text
+    assert "does not" in tab.read("#create [role=alert]")
     assert tab.find("#name").get_attribute("value") == "too much"
 
 

@@ -31,7 +31,7 @@ def begun(tab: Tab, served: Served) -> dict[str, str]:
 def come_back(tab: Tab, served: Served, answer: Mapping[str, str]) -> str:
     """Come back from the issuer with this answer, and return what the page says to it."""
     tab.open(f"{served.url}/keys/callback?{urlencode(answer)}")
-    said = tab.find("[role=alert]").text
+    said = tab.read("[role=alert]")
     tab.find("#sign-in")
     assert not tab.count("#sign-out")
     assert urlsplit(tab.driver.current_url).path == "/keys"
@@ -62,7 +62,7 @@ def test_who_turns_back_at_the_issuer_is_told_so_and_can_try_again(serve: Serve,
     tab.open(f"{served.url}/keys")
     tab.press("#sign-in")
     tab.press("#turn-back")
-    assert "not completed" in tab.find("[role=alert]").text
+    assert "not completed" in tab.read("[role=alert]")
     assert urlsplit(tab.driver.current_url).path == "/keys"
     tab.press("#sign-in")
     tab.press("#ada")
@@ -111,7 +111,7 @@ def test_an_id_token_for_another_sign_in_is_refused(serve: Serve, tab: Tab) -> N
     )
     tab.open(at_the_issuer)
     tab.press("#ada")
-    assert "does not belong to this sign-in" in tab.find("[role=alert]").text
+    assert "does not belong to this sign-in" in tab.read("[role=alert]")
     assert not tab.count("#sign-out")
 
 
@@ -152,7 +152,7 @@ def test_a_sign_in_that_has_ended_leads_back_to_the_door(serve: Serve, tab: Tab)
     sign_in(tab, served)
     served.command("tokens", "revoke", "--account", "ada")
     tab.press("#reload")
-    assert "Sign in again" in tab.find("[role=alert]").text
+    assert "Sign in again" in tab.read("[role=alert]")
     tab.find("#sign-in")
     assert not tab.count("#sign-out")
 
@@ -165,11 +165,11 @@ def test_without_a_client_the_page_says_so_and_takes_a_token_that_it_keeps_nowhe
     token = tab.token
     other = serve_without_client(serve, served)
     tab.open(f"{other.url}/keys")
-    assert "no client is configured" in tab.find("main").text
+    assert "no client is configured" in tab.read("main")
     assert not tab.count("#sign-in")
     tab.type("#token", "no.token.at-all")
     tab.press("main button", "Use this token")
-    assert "Sign in again" in tab.find("[role=alert]").text
+    assert "Sign in again" in tab.read("[role=alert]")
     tab.type("#token", token)
     tab.press("main button", "Use this token")
     tab.find("#no-keys")
@@ -191,7 +191,7 @@ def serve_without_client(serve: Serve, served: Served) -> Served:
 def test_where_the_issuer_is_away_the_page_says_so_and_a_token_still_opens_it(serve: Serve, tab: Tab) -> None:
     served = serve(jwt={"issuers": [{"issuer": "http://127.0.0.1:9", "jwks_url": "http://127.0.0.1:9/keys"}]})
     tab.open(f"{served.url}/keys")
-    assert "can't be reached" in tab.find("[role=alert]").text
+    assert "can't be reached" in tab.read("[role=alert]")
     tab.press("summary", "Use an access token instead")
     tab.find("#token")
     assert tab.barriers() == []
