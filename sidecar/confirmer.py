@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Protocol
 
 import orjson
 
 from sidecar.denials import InvalidParams, MissingCapability, NotConfirmed, SessionNotFound
-from sidecar.model import Permit, Principal, Progress, RequestFacts, per_request
+from sidecar.model import Permit, Principal, Progress, RequestFacts
 from sidecar.policy import confirmation as policy
 from sidecar.policy import outbound, retries, sessions, shadow
 from sidecar.policy.identity import Signer
@@ -24,7 +24,7 @@ class Store(ConfirmationStore, HandleStore, Protocol):
     """What is asked of the store."""
 
 
-@per_request(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen it would take several times as long to make, for every request
 class Settled:
     """A call that may be forwarded, and who confirmed it, if anybody had to."""
 
