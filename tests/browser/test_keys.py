@@ -15,6 +15,7 @@ from tests.browser.chromium import Tab
 from tests.browser.conftest import Serve
 from tests.browser.serving import Served, until
 from tests.interop.node_programs import environment
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.browser
 
@@ -307,6 +308,26 @@ def test_what_the_sidecar_refuses_is_said_in_words(serve: Serve, tab: Tab, issue
     tab.press("#create button", "Create key")
     assert "does not" in tab.read("#create [role=alert]")
     assert tab.find("#name").get_attribute("value") == "too much"
+
+
+def test_while_the_store_is_away_the_page_says_so_and_goes_on_when_it_is_back(
+    serve: Serve, tab: Tab, redis_server: RedisServer
+) -> None:
+    served = serve()
+    served.make("kept")
+    sign_in(tab, served)
+    row(tab, "kept")
+    redis_server.pause()
+    tab.press("#reload")
+    assert "can't do this just now" in tab.read("#list [role=alert]")
+    redis_server.resume()
+    until(lambda: tab.count("#keys > li"), step=lambda: try_again(tab))
+
+
+def try_again(tab: Tab) -> None:
+    tab.find("#list[aria-busy=false]")
+    if tab.count("#list > p button"):
+        tab.press("#list > p button", "Try again")
 
 
 def test_it_is_done_with_the_keyboard_alone(serve: Serve, tab: Tab) -> None:
