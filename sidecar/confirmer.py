@@ -56,6 +56,7 @@ class Confirmer:
         nonce: Callable[[], str],
         entropy: Callable[[int], bytes],
         report: Callable[[str], None],
+        announce: Callable[[Confirmation], None],
     ) -> None:
         self._rules = rules
         self._tools = tools
@@ -72,6 +73,7 @@ class Confirmer:
         self._nonce = nonce
         self._entropy = entropy
         self._report = report
+        self._announce = announce
 
     async def settle(
         self, route: str, facts: RequestFacts, progress: Progress, permit: Permit, caller: Caller
@@ -154,9 +156,11 @@ class Confirmer:
 
     async def _approval(self, call: Call) -> Confirmation:
         now = self._clock()
-        return await self._store.keep(
-            call.to_confirm("approval", self._entropy(16), now, self._ttl_s, call.binding), now
-        )
+        asked = call.to_confirm("approval", self._entropy(16), now, self._ttl_s, call.binding)
+        approval = await self._store.keep(asked, now)
+        if approval.id == asked.id:
+            self._announce(approval)
+        return approval
 
     async def _retried(self, call: Call, state: State | None) -> Settled:
         """Let the client come back with the answer: nothing of this is kept here but that it was used."""

@@ -13,12 +13,14 @@ from sidecar.confirmer import Confirmer, Envelopes
 from sidecar.edge.http.asking import Confirming
 from sidecar.edge.http.front import Front
 from sidecar.edge.telemetry import Telemetry
+from sidecar.edge.webhook import Webhook
 from sidecar.lasting import Lasting
 from sidecar.model import IdentityKey, Principal, Progress
 from sidecar.policy.confirmation import Rules
 from sidecar.policy.identity import Signer
 from sidecar.policy.retries import StateSealer
 from sidecar.policy.tools import ToolFinding
+from sidecar.records import Confirmation
 from sidecar.tool_classes import ToolClasses
 
 
@@ -46,8 +48,33 @@ class ConfirmingParts:
 
     def __init__(self, config: Config, keys: tuple[IdentityKey, ...]) -> None:
         self._config = config
+        self._webhook: Webhook | None = None
         self._sealer = StateSealer(keys, ttl_s=config.confirmation.ttl_s)
         self.envelope = Envelopes(self._sealer, time.time, secrets.token_bytes).put
+
+    async def finish(self) -> None:
+        """Return when all that was to be told has been, or was given up."""
+        if self._webhook is not None:
+            await self._webhook.finish()
+            await self._webhook.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of what is being told."""
+        if self._webhook is not None:
+            await self._webhook.aclose()
+
+    def _announcer(self, telemetry: Telemetry) -> Callable[[Confirmation], None]:
+        settings = self._config.confirmation.webhook
+        if settings.url is None or settings.secret is None:
+            return lambda _: None
+        self._webhook = Webhook(
+            settings.url,
+            settings.secret,
+            public_url=self._config.public_url,
+            clock=time.time,
+            report=telemetry.webhook,
+        )
+        return self._webhook.announce
 
     def approvals_api(self, lasting: Lasting) -> ApprovalsApi:
         """Return what the page asks."""
@@ -83,5 +110,6 @@ class ConfirmingParts:
             nonce=lambda: secrets.token_urlsafe(16),
             entropy=secrets.token_bytes,
             report=telemetry.confirmation,
+            announce=self._announcer(telemetry),
         )
         return Confirming(confirmer, lasting.audited, front)

@@ -62,7 +62,7 @@ class Generation:
         self.tools = tools = wiring.tool_classes(config, self.catalogue)
         self.gateway = wiring.gateway(config, lasting, signer, tools, known)
         front = wiring.front(config, signer.jwks(), telemetry)
-        confirming = ConfirmingParts(config, keys)
+        self._confirming = confirming = ConfirmingParts(config, keys)
         store, client = lasting.store, self.upstream
         handover = wiring.handover(
             config, store=store, tools=tools, client=client, signer=signer, envelope=confirming.envelope
@@ -112,11 +112,13 @@ class Generation:
         """Let go of everything when the last request has been answered."""
         await self.catalogue.aclose()
         await self.server.finish()
+        await self._confirming.finish()
         await self.upstream.aclose()
 
     async def aclose(self) -> None:
         """Let go of everything now."""
         await self.catalogue.aclose()
+        await self._confirming.aclose()
         await self.upstream.aclose()
 
 

@@ -132,7 +132,6 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(text: str, key: str,
 @pytest.mark.parametrize(
     "text",
     [
-        "confirmation: {webhook: {}}",
         "limits: {failed_auth: {per: address}}",
     ],
 )

@@ -280,3 +280,14 @@ def test_no_repr_and_no_listing_has_a_secret() -> None:
 def test_of_a_store_on_several_hosts_all_are_listed_and_no_password(url: str, shown: str) -> None:
     text = f"store: {{url: '{url}'}}\n" + identity("ed25519", "id: a, private_key_file: identity.pem")
     assert settings(loaded(text))["store"]["url"] == shown
+
+
+def test_a_webhook_has_a_url_and_a_secret_or_neither() -> None:
+    assert refused("confirmation:\n  webhook: {url: 'https://chat.test/hook'}\n") == [
+        ("confirmation.webhook.secret_file", 2)
+    ]
+    assert refused("confirmation:\n  webhook: {secret_file: hs256}\n") == [("confirmation.webhook.url", 2)]
+    config = loaded("confirmation: {webhook: {url: 'https://chat.test/hook?key=query-secret', secret_file: hs256}}\n")
+    assert config.confirmation.webhook.secret
+    shown = settings(config)["confirmation"]["webhook"]
+    assert shown == {"url": "https://chat.test/hook?(hidden)", "secret_file": "(hidden)"}

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sidecar.config import files, urls
 from sidecar.config import values as v
-from sidecar.config.reader import listed, nested, setting
+from sidecar.config.reader import listed, nested, optional, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class AccessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookConfig:
+    """Who is told of calls that wait for an approval; null is nobody. The query of the URL may be secret."""
+
+    url: str | None = setting(optional(urls.plain_url), None, shown=urls.without_credentials)
+    secret: bytes | None = setting(optional(files.shared_secret_file), None, key="secret_file", secret=True)
+
+
+@dataclass(frozen=True, slots=True)
 class ConfirmationConfig:
     """Which calls a person has to confirm, and how long is waited for them."""
 
@@ -46,3 +55,4 @@ class ConfirmationConfig:
     approver_clients: tuple[str, ...] = setting(listed(v.text(255, "a client's id")), ())
     hold_s: int = setting(v.whole(1, 3600, of="seconds"), 50)
     ttl_s: int = setting(v.whole(1, 86_400, of="seconds"), 900)
+    webhook: WebhookConfig = nested(WebhookConfig)

@@ -105,6 +105,16 @@ def _workers_share_a_store(config: Config) -> Iterator[Complaint]:
         yield "workers", "must be 1 with the embedded store; more need a shared one, such as redis://"
 
 
+def _webhooks_are_signed(config: Config) -> Iterator[Complaint]:
+    webhook = config.confirmation.webhook
+    if readable(webhook.url, webhook.secret) and (webhook.url is None) != (webhook.secret is None):
+        missing = "secret_file" if webhook.secret is None else "url"
+        yield (
+            f"confirmation.webhook.{missing}",
+            "must be set: url and secret_file go together, for what is told is signed",
+        )
+
+
 def _people_have_somewhere_to_sign_in(config: Config) -> Iterator[Complaint]:
     if readable(config.key_page.client_id) and config.key_page.client_id is not None and not config.jwt.issuers:
         yield "key_page.client_id", "must be null while jwt.issuers is empty: people sign in at the first of them"
@@ -136,5 +146,6 @@ CROSS_RULES: Final[tuple[CrossRule[Config], ...]] = (
     (("identity.keys", "store.url", "identity.algorithm"), _replicas_share_identity_keys),
     (("workers", "store.url"), _workers_share_a_store),
     (("key_page.client_id", "jwt.issuers"), _people_have_somewhere_to_sign_in),
+    (("confirmation.webhook",), _webhooks_are_signed),
     (("tracing.otlp_endpoint",), _tracing_is_installed),
 )

@@ -40,6 +40,7 @@ CONFIRMATION_OUTCOMES: Final = (
     *("asked", "approval_needed", "confirmed", "declined", "cancelled", "timed_out", "replayed"),
 )
 """What becomes of calls that a person has to confirm."""
+WEBHOOK_OUTCOMES: Final = ("delivered", "failed", "dropped")
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 """A metric's name, its text, its type, and its samples: each with name, labels and value."""
@@ -92,7 +93,7 @@ class Telemetry:
         self.store_trip = self._store_seconds.observe
         """Take note of how long a trip to the store took, in seconds, well or badly."""
         self._auth_failures = Counts("sidecar_auth_failures", "Credentials refused.", ("reason",), self.registry)
-        self._confirmations = _confirmations(self.registry)
+        self._confirmations, self._webhooks = _confirming(self.registry)
         self.loop_lag = LoopLag(self.registry)
         self._bad_handshakes = Counter(
             "sidecar_tls_handshake_failures", "Clients that did not agree on TLS.", registry=self.registry
@@ -154,6 +155,12 @@ class Telemetry:
     def confirmation(self, outcome: str) -> None:
         """Take note of what became of a call that a person has to confirm."""
         self._confirmations.add(outcome)
+
+    def webhook(self, outcome: str, problem: str | None) -> None:
+        """Take note of what became of telling somebody of a call that waits for an approval."""
+        self._webhooks.add(outcome)
+        if outcome != "delivered":
+            self.event("webhook_failed", level="warning", problem=problem or "too many wait")
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""
@@ -249,9 +256,14 @@ def _logger(sink: LineSink, level: int) -> structlog.typing.FilteringBoundLogger
     return logger
 
 
-def _confirmations(registry: CollectorRegistry) -> Counts:
-    about, known = "Calls that a person has to confirm.", [(outcome,) for outcome in CONFIRMATION_OUTCOMES]
-    return Counts("sidecar_confirmations", about, ("outcome",), registry, known=known)
+def _confirming(registry: CollectorRegistry) -> tuple[Counts, Counts]:
+    """Return the counts of calls that a person has to confirm, and of those that were told to others."""
+    asked, told = ([(outcome,) for outcome in each] for each in (CONFIRMATION_OUTCOMES, WEBHOOK_OUTCOMES))
+    about, of_telling = "Calls that a person has to confirm.", "What was told of calls that wait for an approval."
+    return (
+        Counts("sidecar_confirmations", about, ("outcome",), registry, known=asked),
+        Counts("sidecar_webhook_deliveries", of_telling, ("outcome",), registry, known=told),
+    )
 
 
 class _StoreLog:

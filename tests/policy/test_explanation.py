@@ -47,6 +47,7 @@ def test_every_refusal_there_is_has_a_rule() -> None:
         ("not_found", "unknown_method", False, "scopes"),
         ("insufficient_scope", "insufficient_scope", False, "scopes"),
         ("insufficient_scope", "client_not_allowed", True, "api_keys.management"),
+        ("insufficient_scope", "approver_not_allowed", True, "confirmation.approver_clients"),
         ("bad_head", "bad_head", False, "message"),
     ],
 )
