@@ -149,6 +149,18 @@ async def test_with_another_approver_the_client_is_not_asked_and_its_word_is_wor
     assert len(stub.received) == 2
 
 
+async def test_a_newer_client_that_can_t_ask_gets_its_call_done_after_an_approval(
+    bed: Bed, stub: StubUpstream, operator: Operator
+) -> None:
+    token = bed.token()
+    refused = await bed.post(able(DROP, {}), token=token, era="modern")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32021)
+    await operator.run("approve", (await operator.waiting())[0]["id"])
+    done = await bed.post({**able(DROP, {}), "id": 8}, token=token, era="modern")
+    assert done.json()["result"] == {"method": "tools/call"}
+    assert len(stub.received) == 1
+
+
 async def test_a_word_that_was_given_by_the_client_is_worth_nothing_after_the_approver_is_another(
     start: Start, stub: StubUpstream
 ) -> None:

@@ -103,6 +103,16 @@ async def test_it_says_the_same_in_words(start: Start, tmp_path: Path) -> None:
     assert "account: 5 in 60 s per account alice" in words
 
 
+async def test_it_says_of_a_call_that_a_person_has_to_confirm_it_and_of_no_other(start: Start, tmp_path: Path) -> None:
+    bed = await start()
+    for tool, kind, waits in (("drop", "jwt", True), ("put", "jwt", False), ("drop", "api_key", False)):
+        path = JWT_ROUTE if kind == "jwt" else KEY_ROUTE
+        who = ("--account", "alice", "--scopes", "mcp:full", "--path", path)
+        told = await document(bed, tmp_path, *who, "--tool", tool)
+        assert told["decision"] == "allowed"
+        assert any("a person has to confirm this call" in note for note in told["notes"]) is waits, told["notes"]
+
+
 async def test_a_real_credential_comes_from_a_file_the_environment_or_standard_input(
     start: Start, tmp_path: Path
 ) -> None:
