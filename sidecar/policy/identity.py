@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from sidecar.model import CredentialKind, IdentityKey
+from sidecar.model import CredentialKind, Headers, IdentityKey
 
 IDENTITY_HEADERS: Final = ("X-Account-Id", "X-Account-Scopes", "X-Auth-Method", "X-Auth-Subject", "X-Request-Id")
 """In the order in which they are sent and signed."""
 
+WIRE_NAMES: Final = {name: name.encode("ascii") for name in IDENTITY_HEADERS}
 Lines = tuple[tuple[str, str], ...]
 _REQUEST_ID: Final = IDENTITY_HEADERS[-1]
 
@@ -118,7 +119,7 @@ class Signer:
         base = f'"@method": {method}\n{self._authority}"@path": {path or "/"}\n"@query": ?{query or ""}\n'
         if digest is not None:
             components, base = f'{components} "content-digest"', f'{base}"content-digest": {digest}\n'
-        names, lines = _spoken(identity[:-1])
+        names, lines, _ = lasting(identity[:-1])
         components, base = f'{components}{names} "x-request-id"', f'{base}{lines}"x-request-id": {request_id}\n'
         if session_id is not None:
             components, base = f'{components} "mcp-session-id"', f'{base}"mcp-session-id": {session_id}\n'
@@ -172,10 +173,14 @@ def _lasting_lines(account: str, scopes: tuple[str, ...], kind: CredentialKind, 
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _spoken(identity: Lines) -> tuple[str, str]:
-    """Return how identity headers stand in the list of components and in the signature base (RFC 9421 section 2.5).
+def lasting(identity: Lines) -> tuple[str, str, Headers]:
+    """Return what is the same on a principal's every request, where `identity` is its headers but for the last one.
 
+    That is: how they stand in the list of components, in the signature base (RFC 9421 section 2.5), and on the wire.
     Remembered under the lines themselves, of which it is a function, for the 10 000 that came last.
+
+    Raises:
+        ValueError: they are not in their order, or a value can't be signed as it stands.
     """
     names = [name for name, _ in identity]
     if names != [name for name in IDENTITY_HEADERS if name in names]:
@@ -186,6 +191,7 @@ def _spoken(identity: Lines) -> tuple[str, str]:
     return (
         "".join([f' "{name.lower()}"' for name in names]),
         "".join([f'"{name.lower()}": {value}\n' for name, value in identity]),
+        tuple([(WIRE_NAMES[name], value.encode("ascii")) for name, value in identity]),
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Final
 
 from sidecar.model import Headers, Permit
-from sidecar.policy.identity import IDENTITY_HEADERS, Signer, content_digest
+from sidecar.policy.identity import WIRE_NAMES, Signer, content_digest, lasting
 
 _SESSION_ID: Final = b"Mcp-Session-Id"
 _WIRE_NAMES: Final = {
-    name: name.encode("ascii") for name in (*IDENTITY_HEADERS, "Content-Digest", "Signature-Input", "Signature")
+    **WIRE_NAMES,
+    **{name: name.encode("ascii") for name in ("Content-Digest", "Signature-Input", "Signature")},
 }
 _OURS: Final = frozenset(_WIRE_NAMES.values())
-_NAMES: Final = {_WIRE_NAMES[name]: name for name in IDENTITY_HEADERS}
-_REMEMBERED: Final = 10_000
+_NAMES: Final = {wire_name: name for name, wire_name in WIRE_NAMES.items()}
 
 
 def target(path: str, query: str | None) -> str:
@@ -54,7 +53,7 @@ def signed(
         now=int(now),
         nonce=nonce,
     )
-    sent += _lasting(identity[:-1])
+    sent += lasting(identity[:-1])[2]
     ours = (*identity[-1:], *signature) if digest is None else (*identity[-1:], ("Content-Digest", digest), *signature)
     sent += [(_WIRE_NAMES[name], value.encode("ascii")) for name, value in ours]
     return tuple(sent)
@@ -76,12 +75,3 @@ def renewed(signer: Signer, permit: Permit, body: bytes | None, *, now: float, n
         nonce=nonce,
     )
     return replace(permit, headers=lines, body=body)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _lasting(identity: tuple[tuple[str, str], ...]) -> Headers:
-    """Return the header lines that a principal's every request has as they stand on the wire.
-
-    Remembered under the lines themselves, of which it is a function, for the 10 000 that came last.
-    """
-    return tuple([(_WIRE_NAMES[name], value.encode("ascii")) for name, value in identity])
