@@ -9,6 +9,7 @@ import json
 import re
 import string
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal
@@ -18,12 +19,14 @@ import yaml
 
 from sidecar.app import Sidecar
 from sidecar.demo.issuer import DevIssuer
+from sidecar.denials import StoreUnavailable
 
 PUBLIC_URL = "http://127.0.0.1:8080"
 AUDIENCE = f"{PUBLIC_URL}/mcp"
 JWT_ROUTE = "/mcp"
 KEY_ROUTE = "/mcp/inspector"
 KEYS = "/api/api-keys"
+_MORE_TRIES = 4
 MODERN = "2026-07-28"
 LEGACY = "2025-06-18"
 Era = Literal["legacy", "modern"]
@@ -95,7 +98,13 @@ class Bed:
     """What must never be found in the log; searched for when the test ends."""
 
     async def key(self, *scopes: str, account: str = "alice", name: str = "test") -> str:
-        """Make an API key as the operator would, and return its text."""
+        """Make an API key as the operator would, who asks again where a Redis that has just begun takes its time."""
+        for _ in range(_MORE_TRIES):
+            with suppress(StoreUnavailable):
+                return await self._made(account, name, scopes)
+        return await self._made(account, name, scopes)
+
+    async def _made(self, account: str, name: str, scopes: tuple[str, ...]) -> str:
         _, key = await self.sidecar.keyring.create(
             account, name, scopes=scopes or None, created_by="cli", origin="cli", granted=None
         )
