@@ -305,6 +305,26 @@ async def test_while_records_find_no_room_writes_and_key_management_are_refused_
     assert {line["event"] for line in bed.records()} >= {"audit_failed", "audit_recovered"}
 
 
+async def test_while_records_find_no_room_an_approval_is_kept_for_later(
+    start: Start, stub: StubUpstream, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AuditTrail.__init__, "__kwdefaults__", {**_RULES, "max_waiting": 9, "retry_s": 0.01})
+    bed = await start(**audit(path), key_page={"client_id": "page"})
+    token, page = bed.token(client_id="agent"), bed.token(client_id="page")
+    text = (await bed.post(tool_call("drop"), token=token)).json()["result"]["content"][0]["text"]
+    approval = text.partition("/approvals/")[2][:32]
+    await bed.rest("POST", f"/api/approvals/{approval}/approve", page)
+    await recorded(path, "management")
+    with full_disk(path):
+        for _ in range(9):
+            assert (await bed.post(tool_call("put"), token=token)).status_code == 200
+        stub.received.clear()
+        assert_refused(await bed.post(tool_call("drop"), token=token), 503, "OVERLOADED")
+    assert stub.received == []
+    done = await bed.post_when_catalogued(tool_call("drop"), token=token)
+    assert done.json()["result"] == {"method": "tools/call"}
+
+
 async def recorded(path: Path, kind: str) -> None:
     async with asyncio.timeout(10):
         while kind not in [one["kind"] for one in records(path)]:  # noqa: ASYNC110 - a file can only be looked at
