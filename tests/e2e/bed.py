@@ -143,7 +143,7 @@ class Bed:
         return await self.client.post(path or (KEY_ROUTE if key else JWT_ROUTE), content=body, headers=lines)
 
     async def post_when_catalogued(self, message: Mapping[str, Any], **how: Any) -> httpx.Response:
-        """POST what gets 503 for a while: a call whose class only the catalogue knows, until the first fetch, for one."""
+        """POST what gets 503 for a while: a call whose class only the catalogue knows, until the first fetch."""
         async with asyncio.timeout(10):
             while (answer := await self.post(message, **how)).status_code == 503:  # noqa: ASYNC110 - a client can only ask
                 await asyncio.sleep(0.02)
