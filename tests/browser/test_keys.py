@@ -21,6 +21,8 @@ pytestmark = pytest.mark.browser
 
 FIRST_LOAD_BYTES = 100 * 1024
 WIDER_THAN_ITS_WINDOW = "return document.documentElement.scrollWidth > innerWidth"
+BLANK = "\u3164\u115f\u2800\ufe0f\U000e0100"
+"""Letters, symbols and marks by their category, and nobody sees them."""
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script>",
@@ -30,13 +32,14 @@ HOSTILE = (
     "a\u202egnp.exe",
     "\u200b\u200bzero",
     "\U0001f469\u200d\U0001f4bb " + "W" * 90,
+    f"nothing{BLANK}",
 )
 
 
 def visible(name: str) -> str:
     """Write a name as the page shows it: what cannot be seen, or turns the direction, by its number."""
     kinds = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
-    return "".join(f"\u27e8U+{ord(c):04X}\u27e9" if unicodedata.category(c) in kinds else c for c in name)
+    return "".join(f"\u27e8U+{ord(c):04X}\u27e9" if unicodedata.category(c) in kinds or c in BLANK else c for c in name)
 
 
 def keys(tab: Tab, *pressed: str) -> None:

@@ -147,6 +147,35 @@ def test_who_went_elsewhere_and_comes_back_must_sign_in_again(serve: Serve, tab:
     assert not tab.count("#sign-out")
 
 
+def test_a_token_is_told_on_sign_out_to_the_issuer_that_gave_it_and_a_pasted_one_to_nobody(
+    serve: Serve, tab: Tab
+) -> None:
+    """Where a pasted one came from is not known: it may be live at another issuer than the one where people sign in."""
+    served = serve()
+    sign_in(tab, served)
+    tab.find("#no-keys")
+    tab.press("#sign-out")
+    assert revocations(tab) == [f"{served.issuer}/token/revocation"]
+    sign_in(tab, served)
+    tab.find("#no-keys")
+    tab.traffic()
+    tab.open(f"{served.url}/keys")
+    tab.press("summary", "Use an access token instead")
+    tab.type("#token", tab.token)
+    tab.press("main button", "Use this token")
+    tab.find("#no-keys")
+    tab.forget()
+    tab.press("#sign-out")
+    assert revocations(tab) == []
+
+
+def revocations(tab: Tab) -> list[str]:
+    """Return where tokens were revoked on a sign-out, once it is done."""
+    tab.find("main p", "You are signed out here")
+    tab.traffic()
+    return sorted({url for url in tab.requested if "revocation" in url})
+
+
 def test_a_sign_in_that_has_ended_leads_back_to_the_door(serve: Serve, tab: Tab) -> None:
     served = serve()
     sign_in(tab, served)

@@ -1,6 +1,7 @@
 // How is something shown? Everything that is shown goes through here, as text: there is no way to show HTML.
 
-const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
+/** Also letters, marks and a symbol (U+2800, the empty Braille pattern) that leave nothing on the screen. */
+const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
 /**
  * Make an element.

@@ -119,7 +119,7 @@ function pasteForm(admitted) {
     event.preventDefault();
     const token = field.value.trim();
     field.value = "";
-    if (token) admitted({ token, name: null });
+    if (token) admitted({ token, name: null, revocation: null });  // it may be any issuer's: no other may learn it
   };
   return el(
     "form",

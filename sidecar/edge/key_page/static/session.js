@@ -13,6 +13,7 @@ const SENTENCES = {
 export class Session {
   #token;
   #settings;
+  #revocation;
   #ended;
 
   /**
@@ -23,6 +24,7 @@ export class Session {
   constructor(settings, signed, ended) {
     this.#settings = settings;
     this.#token = signed.token;
+    this.#revocation = signed.revocation;
     this.#ended = ended;
     this.name = signed.name;
   }
@@ -49,14 +51,13 @@ export class Session {
     throw new Problem(words.filter(Boolean).join(" ") || `The service answered ${answer.status}.`, { status: answer.status });
   }
 
-  /** Forget the token, and tell the issuer that it is to be worth nothing (RFC 7009). */
+  /** Forget the token, and tell the issuer that gave it, no other, that it is to be worth nothing (RFC 7009). */
   async signOut() {
     const token = this.#token;
     this.#token = "";
-    const address = this.#settings.endpoints?.revocation;
-    if (!address || !this.#settings.clientId) return;
+    if (this.#revocation === null || !token) return;
     const body = new URLSearchParams({ token, token_type_hint: "access_token", client_id: this.#settings.clientId });
-    await fetch(address, { method: "POST", body, credentials: "omit", redirect: "error", keepalive: true }).catch(() => null);
+    await fetch(this.#revocation, { method: "POST", body, credentials: "omit", redirect: "error", keepalive: true }).catch(() => null);
   }
 
   async #send(method, path, document) {

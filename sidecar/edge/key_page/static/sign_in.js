@@ -12,6 +12,7 @@ const CLOCK_SKEW_S = 300;
  * @typedef {object} Signed
  * @property {string} token the access token; it is kept in memory and nowhere else
  * @property {string | null} name of the person, as the issuer says it
+ * @property {string | null} revocation where the issuer that gave the token revokes it; null where it can't, or is not known
  */
 
 /** @returns {boolean} whether this is what the issuer sends people back to */
@@ -125,7 +126,8 @@ async function redeem(settings, endpoints, code, begun) {
   if (typeof tokens.access_token !== "string" || String(tokens.token_type).toLowerCase() !== "bearer") {
     throw new Problem("The issuer answered without an access token.");
   }
-  return { token: tokens.access_token, name: wantsIdToken(settings) ? nameIn(tokens.id_token, settings, begun.nonce) : null };
+  const name = wantsIdToken(settings) ? nameIn(tokens.id_token, settings, begun.nonce) : null;
+  return { token: tokens.access_token, name, revocation: endpoints.revocation };
 }
 
 /** Check whom the ID token is for, and return who signed in (OpenID Connect Core 3.1.3.7). */
