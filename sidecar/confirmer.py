@@ -8,7 +8,14 @@ from typing import Any, Literal, NoReturn, Protocol
 
 import orjson
 
-from sidecar.denials import InvalidParams, MissingCapability, NotConfirmed, SessionNotFound
+from sidecar.denials import (
+    InvalidApiKey,
+    InvalidParams,
+    InvalidToken,
+    MissingCapability,
+    NotConfirmed,
+    SessionNotFound,
+)
 from sidecar.model import Permit, Principal, Progress, RequestFacts
 from sidecar.policy import confirmation as policy
 from sidecar.policy import outbound, retries, sessions, shadow
@@ -116,18 +123,20 @@ class Confirmer:
         if channel == "retry":
             return await self._retried(call, state)
         if channel == "stream":
-            by = await self._questions.ask(call, caller)
-            await self._require_standing(call)
+            by = await self._questions.ask(call, caller, self._require_standing)
         else:
             by = await self._find_approval(call)
         self._report("confirmed")
         return Settled(self._renewed(call, call.permit.body), by)
 
     async def _require_standing(self, call: Call) -> None:
-        """Refuse a call whose credential or session has come to its end while a person was asked."""
-        await self._recheck(call.principal)
+        """Refuse a call whose credential, session or tool has come to its end while a person was asked."""
+        principal = await self._recheck(call.principal)
+        if principal.expires_at <= self._clock():
+            raise InvalidApiKey("key_expired") if principal.kind == "api_key" else InvalidToken("token_expired")
         if not await self._owns(call, "session"):
             raise SessionNotFound("session_ended")
+        self._tools.called(str(call.action.tool))
 
     async def _elicits(self, call: Call) -> bool:
         return self._approver == "caller" and await self._owns(call, "elicits")

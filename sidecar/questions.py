@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -105,8 +105,12 @@ class Questions:
         self._report = report
         self._answered: dict[str, asyncio.Event] = {}
 
-    async def ask(self, call: Call, caller: Caller) -> str:
-        """Ask on the answer of the call itself, and return who said yes."""
+    async def ask(self, call: Call, caller: Caller, require_standing: Callable[[Call], Awaitable[None]]) -> str:
+        """Ask on the answer of the call itself, and return who said yes.
+
+        `require_standing` raises where the call may not be made any more. Spending the yes is what is done last, so
+        that a cancellation counts until the call is on its way.
+        """
         account, version = call.principal.account, call.facts.headers.get("mcp-protocol-version", "")
         session = policy.session_digest(sessions.session_of(call.facts, call.action))
         binding = policy.request_binding(call.principal, session, call.action.id)
@@ -121,19 +125,23 @@ class Questions:
         params = policy.elicitation(question.message, mode=version >= _MODE_SINCE)
         message = {"jsonrpc": "2.0", "id": f"sc-{question.id}", "method": "elicitation/create", "params": params}
         self._answered[question.id] = asyncio.Event()
+        is_spent = False
         try:
             caller.begin()
             await caller.tell(orjson.dumps(message))
             self._report("asked")
             answered = await self._answer(question, caller)
             if answered is not None and answered.state == "approved":
+                await require_standing(call)
                 await caller.tell(None)  # who has left by now gets nothing done
                 if await self._store.move(account, question.id, "spend", self._clock()):
+                    is_spent = True
                     return "client"
         finally:
             del self._answered[question.id]
-            with contextlib.suppress(StoreUnavailable):  # then it expires by itself: nobody else can spend it
-                await self._store.move(account, question.id, "withdraw", self._clock())
+            if not is_spent:
+                with contextlib.suppress(StoreUnavailable):  # then it expires by itself: nobody else can spend it
+                    await self._store.move(account, question.id, "withdraw", self._clock())
         raise self.refusal(answered)
 
     async def _answer(self, question: Confirmation, caller: Caller) -> Confirmation | None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from sidecar.denials import InvalidParams
 from sidecar.model import Action, CredentialKind, Principal, RequestFacts, Route, ToolClass
 from sidecar.policy import jsonparts
+from sidecar.policy.lookalikes import BLANK
 from sidecar.policy.sessions import owner
 from sidecar.records import Confirmation, ConfirmationState
 
@@ -215,6 +216,6 @@ def _shown(value: object, most: int) -> str:
 
 def _visible(char: str) -> str:
     """Write out what nobody sees, or what turns the order of others about (Unicode categories C, Zl and Zp)."""
-    if unicodedata.category(char)[0] == "C" or unicodedata.category(char) in ("Zl", "Zp"):
+    if unicodedata.category(char)[0] == "C" or unicodedata.category(char) in ("Zl", "Zp") or char in BLANK:
         return json.dumps(char)[1:-1]
     return char

@@ -8,15 +8,19 @@ from typing import Final
 
 _LAST_COMPATIBLE: Final = 0x1FFFF
 """The planes above hold ideographs, tags and private characters: none of them stands for an ASCII character."""
-_UNSEEN: Final = map(
-    chr,
-    chain(
-        (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0),
-        range(0xFE00, 0xFE10),
-        range(0xE0100, 0xE01F0),
-    ),
+_UNSEEN: Final = frozenset(
+    map(
+        chr,
+        chain(
+            (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0),
+            range(0xFE00, 0xFE10),
+            range(0xE0100, 0xE01F0),
+        ),
+    )
 )
 """Default ignorable characters (Unicode, DerivedCoreProperties) that `str.isprintable` lets through."""
+BLANK: Final = _UNSEEN | {"\u2800"}
+"""What people do not see although `str.isprintable` lets it through; a Braille pattern without dots too."""
 _SKIPPED: Final = " _-"
 """Readers that match names loosely skip these: Go's encoding/json/v2, and whoever takes snake_case for camelCase."""
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final, Literal, get_args
 
 from sidecar.policy.jsonrpc import is_name
+from sidecar.policy.lookalikes import BLANK
 from sidecar.policy.tools import class_of_annotations, least_trusted
 from sidecar.records import Pin, Pinned, Sighting
 
@@ -161,9 +162,9 @@ def difference(pin: Pin) -> list[str]:
 
 def inert(text: str) -> str:
     """Escape what is not plainly shown: controls, terminal escapes, marks of direction, invisible characters."""
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join([char if char.isprintable() else _escaped(char) for char in text])
+    return "".join([char if char.isprintable() and char not in BLANK else _escaped(char) for char in text])
 
 
 def digest_of(sighting: Sighting | None) -> str | None:

@@ -219,6 +219,11 @@ def test_what_a_client_chose_cannot_pass_for_our_text(name: str, value: str) -> 
         assert mark not in lines[1]
 
 
+@pytest.mark.parametrize("char", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u034f", "\ufe0f", "\U000e0100", "\u2800"])
+def test_what_nobody_sees_is_written_out(char: str) -> None:
+    assert confirmation.message(call("drop", {"table": f"users{char}"}), "acme").isascii()
+
+
 def test_who_waits_for_an_approval_is_told_what_to_do() -> None:
     text = confirmation.approval_text(confirming.confirmation(), "https://mcp.example")
 

@@ -261,3 +261,8 @@ def test_what_is_no_pin_is_not_read_as_one(text: str) -> None:
 def test_nothing_seen_has_no_digest() -> None:
     assert pins.digest_of(None) is None
     assert isinstance(listed(EMPTY, TOOL).pins["get_rates"], Pin)
+
+
+@pytest.mark.parametrize("char", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u034f", "\ufe0f", "\U000e0100", "\u2800"])
+def test_what_nobody_sees_is_escaped_although_python_would_print_it(char: str) -> None:
+    assert pins.inert(f"users{char}").isascii()
