@@ -16,7 +16,7 @@ from sidecar.denials import (
     NotConfirmed,
     SessionNotFound,
 )
-from sidecar.model import Permit, Principal, Progress, RequestFacts
+from sidecar.model import Action, Permit, Principal, Progress, RequestFacts
 from sidecar.policy import confirmation as policy
 from sidecar.policy import outbound, retries, sessions, shadow
 from sidecar.policy.identity import Signer
@@ -108,9 +108,20 @@ class Confirmer:
             needed = NotConfirmed("confirmation_needed", "A person would have to confirm this call")
             progress.shadows = shadow.noted(progress.shadows, "confirmation", needed)
             return Settled(permit)
+        self._require_judgeable(facts, action, permit.body)
         caller.require_room()
         binding = policy.call_binding(principal, action, permit.body)
         return await self._confirmed(Call(principal, facts, action, permit, binding), caller)
+
+    def _require_judgeable(self, facts: RequestFacts, action: Action, body: bytes) -> None:
+        if policy.is_too_large(facts, action, body):
+            self._report("too_large")
+            raise NotConfirmed(
+                "too_large",
+                "The tool was not run: a person has to confirm this call, and nobody can judge one of over "
+                f"{policy.JUDGED_BYTES} bytes. Call it with smaller arguments; or its operator sets confirmation to "
+                "never for this route.",
+            )
 
     async def _confirmed(self, call: Call, caller: Caller) -> Settled:
         given = call.action.params.get("requestState") if call.facts.era == "modern" else None

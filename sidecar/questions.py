@@ -186,12 +186,16 @@ class Questions:
             if asked is None:
                 return False
             if policy.may_answer(asked, principal, session):
-                word = policy.word(jsonrpc.parse(body or b"").get("result"))
+                is_answer = body is not None and len(body) <= policy.JUDGED_BYTES
+                word = policy.word(jsonrpc.parse(body).get("result")) if body and is_answer else "cancel"
                 move = {"accept": "approve", "decline": "decline", "cancel": "withdraw"}[word]
                 await self._move(asked, move)
             return True
         if action.kind == "notification" and action.method == "notifications/cancelled":
-            binding = policy.request_binding(principal, session, action.params.get("requestId"))
+            request_id = action.params.get("requestId")
+            if not isinstance(request_id, str | int):
+                return False
+            binding = policy.request_binding(principal, session, request_id)
             return await self._give_up(self._note_of(principal, binding, session))
         return False
 

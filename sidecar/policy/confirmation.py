@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+import orjson
+
 from sidecar.denials import InvalidParams
 from sidecar.model import Action, CredentialKind, Principal, RequestFacts, Route, ToolClass
 from sidecar.policy import jsonparts
@@ -39,6 +41,10 @@ MOVES: Final[Mapping[str, tuple[frozenset[ConfirmationState], ConfirmationState]
 OPEN: Final[frozenset[ConfirmationState]] = frozenset({"waiting", "approved", "declined"})
 """In these a confirmation is the one for what it is for; a repeated call finds it, and a decline is not asked again."""
 
+JUDGED_BYTES: Final = 65_536
+"""Nobody judges a longer call, and what is done with one here holds up everybody else: about 50 ms for so much."""
+CARRIED_BYTES: Final = 131_072
+"""So much `requestState` and `inputResponses` may make of a call besides (MCP 2026-07-28)."""
 KEPT_OF_ARGUMENTS: Final = 16_384
 """Characters."""
 _STRICTEST_LAST: Final[tuple[ToolsThatNeedIt, ...]] = ("never", "declared", "writes")
@@ -119,6 +125,16 @@ def elicitation(message: str, *, mode: bool) -> dict[str, Any]:
     return {**({"mode": "form"} if mode else {}), "message": message, "requestedSchema": schema}
 
 
+def is_too_large(facts: RequestFacts, action: Action, body: bytes) -> bool:
+    """Tell whether a call is more than a person can be asked about, before anything is done that takes long with it."""
+    if facts.era != "modern" or len(body) <= JUDGED_BYTES:
+        return len(body) > JUDGED_BYTES
+    if len(body) > JUDGED_BYTES + CARRIED_BYTES:
+        return True
+    carried = [action.params[name] for name in ("requestState", "inputResponses") if name in action.params]
+    return len(body) - sum(len(orjson.dumps(value)) for value in carried) > JUDGED_BYTES
+
+
 def call_binding(principal: Principal, action: Action, body: bytes) -> str:
     """Return a digest of who calls what with what: every other caller, tool or argument has another.
 
@@ -138,7 +154,7 @@ def arguments_text(body: bytes) -> tuple[str | None, bool]:
     """
     text = body.decode()
     try:
-        part = jsonparts.read(text, 3).value["params"].value.get("arguments")
+        part = jsonparts.read(text, 2).value["params"].value.get("arguments")
     except ValueError as error:
         raise InvalidParams("arguments_unreadable", "The arguments hold a number that is too long") from error
     if part is None:

@@ -103,15 +103,17 @@ def without_ours(body: bytes, upstream: str | None) -> bytes:
     Every value that stays keeps its bytes.
     """
     text = body.decode()
-    params = jsonparts.read(text, 3).value["params"]
+    params = jsonparts.read(text, 2).value["params"]
     members: dict[str, str] = {}
     for name, part in params.value.items():
+        member = text[part.begin : part.end]
         if name == "inputResponses" and isinstance(part.value, dict):
-            kept = {key: text[one.begin : one.end] for key, one in part.value.items() if key != ANSWER_KEY}
+            responses = jsonparts.read(member, 1).value
+            kept = {key: member[one.begin : one.end] for key, one in responses.items() if key != ANSWER_KEY}
             if kept:
                 members[name] = _object(kept)
         elif name != "requestState":
-            members[name] = text[part.begin : part.end]
+            members[name] = member
     if upstream is not None:
         members["requestState"] = json.dumps(upstream)
     return jsonparts.edited(text, [(params.begin, params.end, _object(members))]).encode()

@@ -136,6 +136,30 @@ def test_the_oldest_clients_with_elicitation_are_asked_without_a_mode() -> None:
     assert confirmation.elicitation("Run?", mode=True)["requestedSchema"]["required"] == ["confirm"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "params", "spare", "is_too_large"),
+    [
+        (LEGACY, {}, 0, False),
+        (LEGACY, {}, -1, True),
+        (LEGACY, {"requestState": "s" * 100}, -1, True),
+        (MODERN, {}, 0, False),
+        (MODERN, {}, -1, True),
+        (MODERN, {"requestState": "s" * 1000, "inputResponses": {"a": "é" * 500}}, -1000, False),
+        (MODERN, {"requestState": "s" * 1000}, -2000, True),
+        (MODERN, {"requestState": "s" * 131_072}, -131_072, False),
+        (MODERN, {"requestState": "s" * 131_072}, -131_073, True),
+        (MODERN, {"requestState": "s" * 200_000}, -200_000, True),
+    ],
+)
+def test_a_call_is_judged_up_to_64_kib_and_what_its_client_carries(
+    lines: Any, params: dict[str, Any], spare: int, is_too_large: bool
+) -> None:
+    action, body = call(**params), call_body(**params)
+    body += b" " * (confirmation.JUDGED_BYTES - spare - len(body))
+
+    assert confirmation.is_too_large(facts(*lines), action, body) is is_too_large
+
+
 def binding(principal: Principal | None = None, **changes: Any) -> str:
     return confirmation.call_binding(principal or caller(), call(**changes), call_body(**changes))
 

@@ -1,0 +1,62 @@
+"""What waits for a person takes no more time, room or names than its share, whoever makes the calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.bed import Era, notification, tool_call
+from tests.e2e.confirming import YES, able, answer_to, at, begin, calling, calls, retry, text_of
+from tests.e2e.conftest import Start
+from tests.mcp_server import StubUpstream
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_a_call_that_nobody_can_judge_is_refused(start: Start, stub: StubUpstream, era: Era) -> None:
+    bed = await start()
+    big = tool_call("drop", a=[1] * 100_000)
+
+    refused = await bed.post(able(big) if era == "modern" else big, token=bed.token(), era=era)
+
+    assert "65536 bytes" in text_of(refused.json())
+    assert bed.accesses()[-1]["reason"] == "too_large"
+    assert 'sidecar_confirmations_total{outcome="too_large"} 1.0' in (await bed.admin.get("/metrics")).text
+    assert stub.received == []
+
+
+async def test_what_an_upstream_has_its_client_carry_does_not_make_a_call_too_large(
+    start: Start, stub: StubUpstream
+) -> None:
+    bed = await start()
+    token = bed.token()
+    message = able(tool_call("drop"), requestState="s" * 100_000, inputResponses={"theirs": {"text": "é" * 10_000}})
+    asked = (await bed.post(message, token=token, era="modern")).json()
+
+    await bed.post(retry(asked, YES, tool_call("drop")), token=token, era="modern")
+
+    assert len(calls(stub)) == 1
+
+
+async def test_a_large_answer_to_a_question_is_none(start: Start, stub: StubUpstream) -> None:
+    bed = await start()
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    async with calling(bed, token=token) as call:
+        large = {**YES, "content": {"confirm": True, "more": "x" * 65_536}}
+        taken = await bed.post(answer_to(await call.message(), large), token=token, headers=at("s-1"))
+        assert taken.status_code == 202
+        assert "cancelled" in text_of(await call.message())
+    assert stub.received == []
+
+
+@pytest.mark.parametrize("request_id", [{"a": 1}, [7], 7.0, None])
+async def test_a_request_id_that_is_none_gives_nothing_up(start: Start, stub: StubUpstream, request_id: object) -> None:
+    bed = await start()
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    async with calling(bed, token=token) as call:
+        question = await call.message()
+        gives_up = {**notification("notifications/cancelled"), "params": {"requestId": request_id}}
+        await bed.post(gives_up, token=token, headers=at("s-1"))
+        await bed.post(answer_to(question, YES), token=token, headers=at("s-1"))
+        await call.message()
+    assert len(calls(stub)) == 1
