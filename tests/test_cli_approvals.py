@@ -74,6 +74,18 @@ def test_a_person_reads_who_wants_what_and_nothing_of_it_is_live(operator: Opera
     assert text.replace("\n", "").isprintable()
 
 
+def test_no_white_space_and_no_escape_hides_an_argument(operator: Operator) -> None:
+    operator.kept(waiting(arguments='{"id":"t-1"' + "\n" * 4000 + ',"\\u0061ll":4.20e1}'))
+    assert operator.run("list").endswith('\narguments\n    {\n      "id": "t-1",\n      "all": 4.20e1\n    }\n')
+
+
+def test_of_arguments_that_are_none_or_no_json_that_is_said(operator: Operator) -> None:
+    operator.kept(waiting(arguments=None), waiting(id="b" * 32, binding="c", arguments='{"a":\n'))
+    text = operator.run("list")
+    assert "\narguments  -\n" in text
+    assert text.endswith('\narguments (can\'t be read as JSON: as they were sent)\n    {"a":\n    \n')
+
+
 def test_what_was_decided_is_listed_with_all_alone(operator: Operator) -> None:
     operator.kept(waiting())
     assert operator.run("approve", ID) == "drop of acme is approved; it passes once, when it is made again.\n"

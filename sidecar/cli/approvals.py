@@ -27,8 +27,8 @@ def add_to(commands: Commands) -> None:
         acting(_list),
         "List the calls that wait for an approval, the oldest first.",
         "sidecar approvals list",
-        more="Tool and arguments are what the caller sent, with control characters and the like escaped. --json\n"
-        "has the arguments as they are, up to 16384 characters.",
+        more="Tool and arguments are what the caller sent, laid out anew, with what is invisible escaped. --json has\n"
+        "the arguments also as they were sent, up to 16384 characters.",
     )
     show.add_argument(
         "--all", action="store_true", help="also what was decided, used or is over, while it is remembered"
@@ -69,12 +69,22 @@ async def _decide(decision: Decision, args: argparse.Namespace, place: Place) ->
 def _words(approval: dict[str, Any]) -> str:
     caller = approval["caller"]
     client = "" if caller["clientId"] is None else f" by the client {inert(caller['clientId'])}"
-    cut = " (and more, which is not kept)" if approval["argumentsCut"] else ""
     rows = [
         ("account", approval["account"]),
         ("caller", f"{inert(caller['subject'])}{client}"),
         ("tool", inert(approval["tool"])),
-        ("arguments", f"{inert(approval['arguments'] or '-')}{cut}"),
         ("asked", f"{approval['createdAt']}, until {approval['expiresAt']}"),
     ]
-    return f"{approval['id']}  {approval['state']}\n{table(rows[0], rows[1:])}"
+    return f"{approval['id']}  {approval['state']}\n{table(rows[0], rows[1:])}\n{_arguments(approval)}"
+
+
+def _arguments(approval: dict[str, Any]) -> str:
+    """Lay them out, each line set in, so that none looks like one of ours."""
+    if approval["arguments"] is None:
+        return "arguments  -"
+    shown, unread = approval["argumentsShown"], ""
+    if shown is None:
+        shown, unread = approval["arguments"], " (can't be read as JSON: as they were sent)"
+    more = "\n(and more, which is not kept: the end is missing)" if approval["argumentsCut"] else ""
+    text = "\n".join(f"    {inert(line)}" for line in shown.split("\n"))
+    return f"arguments{unread}\n{text}{more}"

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from sidecar.denials import ClientNotAllowed
 from sidecar.model import Principal
+from sidecar.policy import readable
 from sidecar.policy.apikeys import rfc3339
 from sidecar.policy.pins import inert
 from sidecar.records import ApprovalAct, Confirmation
@@ -32,12 +33,18 @@ def state(approval: Confirmation, now: float) -> str:
 
 
 def describe(approval: Confirmation, now: float) -> dict[str, Any]:
-    """Return what is told of it. Callers choose tool, arguments and names: whoever shows them makes them inert."""
+    """Return what is told of it. Callers choose tool, arguments and names: whoever shows them makes them inert.
+
+    `arguments` is as the caller wrote them, `argumentsShown` the same for people to read, with nothing out of sight.
+    """
     return {
         "id": approval.id,
         "state": state(approval, now),
         "tool": approval.tool,
         "arguments": approval.arguments,
+        "argumentsShown": None
+        if approval.arguments is None
+        else readable.laid_out(approval.arguments, is_cut=approval.is_cut),
         "argumentsCut": approval.is_cut,
         "caller": {
             "credential": approval.credential,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -12,14 +14,18 @@ import pytest
 from tests.browser.chromium import Tab
 from tests.browser.conftest import Serve
 from tests.browser.serving import Served, until
-from tests.browser.test_keys import HOSTILE, assert_open_to_all, sign_in, visible
-from tests.e2e.bed import JWT_ROUTE, modern, request
+from tests.browser.test_keys import BLANK, HOSTILE, assert_open_to_all, sign_in
+from tests.e2e.bed import JWT_ROUTE, KEY_ROUTE, modern, request
 
 pytestmark = pytest.mark.browser
 
 ASKED_ABOUT = "delete_transaction"
 DESTRUCTIVE = {"access": {"tools": {"destructive": [ASKED_ABOUT]}}}
 SHOWN_CHARACTERS = 16_384
+SEEN_WHOLE = """
+const box = document.querySelector("#arguments"), last = box.getBoundingClientRect().bottom;
+return box.scrollHeight <= box.clientHeight && box.scrollWidth <= box.clientWidth
+  && last <= document.querySelector("#approve").getBoundingClientRect().top"""
 Call = Callable[[str], httpx.Response]
 
 
@@ -46,6 +52,16 @@ def asked(answer: httpx.Response) -> str:
     found = re.search(r"/approvals/[0-9a-f]{32}", answer.text)
     assert found, answer.text
     return found[0]
+
+
+def ask_with(served: Served, key: str, arguments: str) -> str:
+    """Make a call with arguments that are written just so, and return the path of its page."""
+    assert served.call(key).status_code == 200  # and so the sidecar knows the tools
+    message, routing = modern(request("tools/call", {"name": ASKED_ABOUT, "arguments": {"here": 1}}))
+    lines = {**routing, "X-API-Key": key, "Accept": "application/json, text/event-stream"}
+    body = json.dumps(message).replace('{"here": 1}', arguments)
+    lines["Content-Type"] = "application/json"
+    return asked(httpx.post(served.url + KEY_ROUTE, content=body.encode(), headers=lines, trust_env=False))
 
 
 def delete(served: Served, key: str, transaction: str) -> httpx.Response:
@@ -89,8 +105,8 @@ def test_arguments_that_others_chose_are_shown_and_do_nothing(served: Served, ta
     sign_in(tab, served, asked(delete(served, key, text)))
     shown = tab.read("#arguments code")
     for name in HOSTILE:
-        assert visible(name).replace('"', '\\"') in shown, name
-    assert "\u202e" not in shown
+        assert without_unseen(name).replace('"', '\\"') in without_unseen(shown), name
+    assert not re.search(f"[\u202e\u200b\u200d{BLANK}]", shown)
     assert tab.count("main script, main img, main svg, main a") == 0
     assert [complaint for complaint in tab.complaints() if "favicon" not in complaint] == []
     tab.resize(360, 740)
@@ -99,10 +115,39 @@ def test_arguments_that_others_chose_are_shown_and_do_nothing(served: Served, ta
     assert tab.barriers() == []
 
 
+def without_unseen(text: str) -> str:
+    """Leave out of a text what cannot be seen or turns the direction, and what of the page's text stands for it."""
+    kinds = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+    plain = re.sub(r"\\u[0-9a-f]{4}|\u27e8U\+[0-9A-F]+\u27e9", "", text)
+    return "".join(c for c in plain if unicodedata.category(c) not in kinds and c not in BLANK)
+
+
+def test_neither_white_space_nor_escapes_hide_an_argument(served: Served, tab: Tab, key: str) -> None:
+    written = '{"id":"t-1"' + "\n" * 4000 + ',"\\u0061ll_of_them":4.20e1, "note":"' + " " * 4000 + 'x"}'
+    sign_in(tab, served, ask_with(served, key, written))
+    tab.find("#arguments code")
+    lines = tab.run("return document.querySelector('#arguments code').textContent").split("\n")
+    assert lines[:3] == ["{", '  "id": "t-1",', '  "all_of_them": 4.20e1,']
+    assert lines[3].endswith('\\u0020x"')
+    assert len(lines) == 5
+    for width in (360, 1200):
+        tab.resize(width)
+        assert tab.run(SEEN_WHOLE), width
+
+
+def test_long_arguments_stand_above_the_buttons_whole(served: Served, tab: Tab, key: str) -> None:
+    written = json.dumps({f"member {number}": number for number in range(500)})
+    sign_in(tab, served, ask_with(served, key, written))
+    assert '"member 499": 499' in tab.read("#arguments code")
+    assert tab.run(SEEN_WHOLE)
+
+
 def test_arguments_that_are_not_shown_whole_are_told_of(served: Served, tab: Tab, key: str) -> None:
     sign_in(tab, served, asked(delete(served, key, "x" * SHOWN_CHARACTERS)))
     assert "the end is missing" in tab.read("[role=alert]")
-    assert len(tab.read("#arguments code")) == SHOWN_CHARACTERS
+    assert "x" * (SHOWN_CHARACTERS - len('{"id": "')) in tab.read("#arguments code")
+    above = "compareDocumentPosition(document.querySelector('#approve')) & Node.DOCUMENT_POSITION_FOLLOWING"
+    assert tab.run(f"return document.querySelector('#arguments ~ [role=alert]').{above}")
 
 
 def test_the_client_that_made_the_call_can_not_approve_it(served: Served, tab: Tab, key: str) -> None:

@@ -40,6 +40,7 @@ def test_all_is_told_that_a_person_needs_to_decide() -> None:
         "state": "approved",
         "tool": "drop",
         "arguments": '{"id":42}',
+        "argumentsShown": '{\n  "id": 42\n}',
         "argumentsCut": False,
         "caller": {"credential": "jwt", "subject": "ann", "clientId": "web"},
         "account": "acme",
@@ -47,6 +48,12 @@ def test_all_is_told_that_a_person_needs_to_decide() -> None:
         "expiresAt": "2026-09-21T14:14:20Z",
         "decidedBy": "ann",
     }
+
+
+def test_arguments_that_are_not_there_or_no_json_are_not_laid_out() -> None:
+    for arguments in (None, "{"):
+        assert approvals.describe(confirmation(arguments=arguments), NOW)["argumentsShown"] is None
+    assert approvals.describe(confirmation(arguments="{", is_cut=True), NOW)["argumentsShown"] == "{"
 
 
 def test_arguments_are_kept_as_the_client_wrote_them() -> None:

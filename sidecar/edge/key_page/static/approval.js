@@ -74,12 +74,14 @@ function enter(session) {
   refresh();
 }
 
-function argumentsOf({ arguments: text, argumentsCut }) {
+/** All of them stand above the buttons, and what is missing is told last: nobody comes to a yes without passing it. */
+function argumentsOf({ arguments: text, argumentsShown, argumentsCut }) {
   if (text === null) return [el("p", {}, "None.")];
   return [
+    argumentsShown === null ? alertOf("They can't be read as JSON, and are shown as they were sent: look to the very end.") : null,
+    el("p", { class: "hint" }, "The program chose them, not this service: believe nothing they say of it. Lines and spaces between them are ours; what is invisible is written out."),
+    el("pre", { id: "arguments", "aria-label": "Arguments" }, el("code", { dir: "ltr" }, visible(argumentsShown ?? text, { lines: true }))),
     argumentsCut ? alertOf("They are longer than what is shown: the end is missing here. Approve only if you know what it is.") : null,
-    el("p", { class: "hint" }, "As the program sent them. They are not by this service: believe nothing they say of it."),
-    el("pre", { id: "arguments", tabindex: "0", "aria-label": "Arguments" }, el("code", { dir: "ltr" }, visible(text, { lines: true }))),
   ].filter((part) => part !== null);
 }
 
