@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -14,12 +15,14 @@ from sidecar.denials import (
     InvalidToken,
     MissingCapability,
     NotConfirmed,
+    RateLimited,
     SessionNotFound,
 )
 from sidecar.model import Action, Permit, Principal, Progress, RequestFacts
 from sidecar.policy import confirmation as policy
 from sidecar.policy import outbound, retries, sessions, shadow
 from sidecar.policy.identity import Signer
+from sidecar.policy.quotas import StreamLimit
 from sidecar.policy.retries import State, StateSealer
 from sidecar.questions import Call, Caller, Questions
 from sidecar.records import Confirmation
@@ -58,6 +61,8 @@ class Confirmer:
         ttl_s: float,
         public_url: str,
         shadowed: bool,
+        stream_limit: StreamLimit,
+        limits_are_shadowed: bool,
         recheck: Callable[[Principal], Awaitable[Principal]],
         clock: Callable[[], float],
         nonce: Callable[[], str],
@@ -75,6 +80,8 @@ class Confirmer:
         self._ttl_s = ttl_s
         self._public_url = public_url
         self._shadowed = shadowed
+        self._stream_limit = stream_limit
+        self._limits_are_shadowed = limits_are_shadowed
         self._recheck = recheck
         self._clock = clock
         self._nonce = nonce
@@ -90,6 +97,7 @@ class Confirmer:
         Raises:
             NotConfirmed, MissingCapability: nobody has confirmed the call, and what there is to do about it.
             InvalidParams: the client came back with a state that is not of this call.
+            RateLimited: the credential has as many streams open, and calls held, as it may have.
             StoreUnavailable, Overloaded: it could not be found out, kept or recorded.
             ConnectionError: the client has left.
         """
@@ -111,7 +119,7 @@ class Confirmer:
         self._require_judgeable(facts, action, permit.body)
         caller.require_room()
         binding = policy.call_binding(principal, action, permit.body)
-        return await self._confirmed(Call(principal, facts, action, permit, binding), caller)
+        return await self._confirmed(Call(principal, facts, action, permit, binding), caller, progress)
 
     def _require_judgeable(self, facts: RequestFacts, action: Action, body: bytes) -> None:
         if policy.is_too_large(facts, action, body):
@@ -123,7 +131,7 @@ class Confirmer:
                 "never for this route.",
             )
 
-    async def _confirmed(self, call: Call, caller: Caller) -> Settled:
+    async def _confirmed(self, call: Call, caller: Caller, progress: Progress) -> Settled:
         given = call.action.params.get("requestState") if call.facts.era == "modern" else None
         state = self._sealer.open(given, call.binding, self._clock())
         if state is not None and state.stage == "confirmed":
@@ -134,7 +142,8 @@ class Confirmer:
         if channel == "retry":
             return await self._retried(call, state)
         if channel == "stream":
-            by = await self._questions.ask(call, caller, self._require_standing)
+            with self._place(call, progress):
+                by = await self._questions.ask(call, caller, self._require_standing)
         else:
             by = await self._find_approval(call)
         self._report("confirmed")
@@ -148,6 +157,21 @@ class Confirmer:
         if not await self._owns(call, "session"):
             raise SessionNotFound("session_ended")
         self._tools.called(str(call.action.tool))
+
+    @contextmanager
+    def _place(self, call: Call, progress: Progress) -> Iterator[None]:
+        """Hold a place among the streams of the call's credential, as a held call keeps a connection and its body."""
+        try:
+            self._stream_limit.take(call.principal, self._clock())
+        except RateLimited as denial:
+            if not self._limits_are_shadowed:
+                raise
+            progress.shadows = shadow.noted(progress.shadows, "limits", denial)
+            self._stream_limit.hold(call.principal)
+        try:
+            yield
+        finally:
+            self._stream_limit.release(call.principal)
 
     async def _elicits(self, call: Call) -> bool:
         return self._approver == "caller" and await self._owns(call, "elicits")

@@ -105,6 +105,8 @@ class ConfirmingParts:
             ttl_s=settings.ttl_s,
             public_url=self._config.public_url,
             shadowed=self._config.mode.confirmation == "shadow",
+            stream_limit=lasting.stream_limit,
+            limits_are_shadowed=self._config.mode.limits == "shadow",
             recheck=recheck,
             clock=time.time,
             nonce=lambda: secrets.token_urlsafe(16),

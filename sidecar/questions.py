@@ -145,15 +145,28 @@ class Questions:
         raise self.refusal(answered)
 
     async def _answer(self, question: Confirmation, caller: Caller) -> Confirmation | None:
-        """Return the question once it is answered; None when that took too long."""
+        """Return the question once it is answered; None when that took too long.
+
+        A store that is away for a moment does not end what a person is thinking about: nothing passes without it.
+
+        Raises:
+            StoreUnavailable: it was still away when the time was over.
+        """
         waited = asyncio.get_running_loop().time()
         told, until = waited, waited + self._hold_s
         while True:
-            asked = await self._store.confirmation(question.account, question.id)
+            asked: Confirmation | None = None
+            problem: StoreUnavailable | None = None
+            try:
+                asked = await self._store.confirmation(question.account, question.id)
+            except StoreUnavailable as unavailable:
+                problem = unavailable
             if asked is not None and asked.state != "waiting":
                 return asked
             now = asyncio.get_running_loop().time()
             if now >= until:
+                if problem is not None:
+                    raise problem
                 return None
             if now - told >= COMMENT_S:
                 told = now

@@ -69,8 +69,14 @@ class StreamLimit:
         Raises:
             RateLimited: there is no place left.
         """
-        if not is_endless(action):
-            return False
+        return is_endless(action) and self.take(principal, now)
+
+    def take(self, principal: Principal, now: float) -> bool:
+        """Hold a place.
+
+        Raises:
+            RateLimited: there is no place left.
+        """
         if self._held[principal.credential_id] >= self.per_credential:
             limit = Limit("streams", self.per_credential, 1, per="credential")
             raise refusal((Quota(limit, 0, 1.0, 1.0),), now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.bed import Era, notification, tool_call
-from tests.e2e.confirming import YES, able, answer_to, at, begin, calling, calls, retry, text_of
+from tests.e2e.confirming import DROP, NO, YES, able, answer_to, at, begin, calling, calls, retry, text_of
 from tests.e2e.conftest import Start
 from tests.mcp_server import StubUpstream
 
@@ -60,3 +60,35 @@ async def test_a_request_id_that_is_none_gives_nothing_up(start: Start, stub: St
         await bed.post(answer_to(question, YES), token=token, headers=at("s-1"))
         await call.message()
     assert len(calls(stub)) == 1
+
+
+async def test_a_credential_has_as_many_calls_held_as_streams(start: Start, stub: StubUpstream) -> None:
+    bed = await start(limits={"streams": {"per_credential": 1}})
+    token, other = bed.token(), bed.token(sub="bob")
+    await begin(bed, stub, token=token)
+    await begin(bed, stub, "s-2", token=other)
+    for _ in range(2):
+        async with calling(bed, token=token) as call, calling(bed, headers=at("s-2"), token=other) as theirs:
+            question = await call.message()
+            await theirs.message()
+            async with calling(bed, {**DROP, "id": 8}, token=token) as more:
+                assert more.response.status_code == 429
+            stream = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+            assert (await bed.client.get("/mcp", headers=stream)).status_code == 429
+            await bed.post(answer_to(question, NO), token=token, headers=at("s-1"))
+            assert "declined" in text_of(await call.message())
+    assert stub.received == []
+
+
+async def test_with_limits_in_shadow_mode_calls_are_held_and_it_is_told_that_they_are_too_many(
+    start: Start, stub: StubUpstream
+) -> None:
+    bed = await start(mode={"limits": "shadow"}, limits={"streams": {"per_credential": 1}})
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    async with calling(bed, token=token) as call, calling(bed, {**DROP, "id": 8}, token=token) as more:
+        await call.message()
+        await bed.post(answer_to(await more.message(), NO), token=token, headers=at("s-1"))
+        assert "declined" in text_of(await more.message())
+        await more.ends()
+        assert [line["shadow_detail"] for line in bed.accesses() if "shadow" in line] == ["streams"]

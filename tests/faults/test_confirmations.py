@@ -31,9 +31,31 @@ async def is_well(bed: Bed) -> bool:
     return bool((await bed.admin.get("/readyz")).json()["checks"]["store"] == "ok")
 
 
-async def test_a_store_that_goes_while_a_person_is_asked_ends_the_call(
+async def is_away(bed: Bed) -> bool:
+    return not await is_well(bed)
+
+
+async def test_a_store_that_is_away_for_a_moment_does_not_end_the_question(
     bed: Bed, stub: StubUpstream, redis_server: RedisServer
 ) -> None:
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    async with calling(bed, token=token) as call:
+        question = await call.message()
+        redis_server.pause()
+        await until(lambda: is_away(bed))
+        assert (await bed.post(answer_to(question, YES), token=token, headers=at("s-1"))).status_code == 503
+        redis_server.resume()
+        await until(lambda: is_well(bed))
+        await bed.post(answer_to(question, YES), token=token, headers=at("s-1"))
+        assert (await call.message())["result"] == {"method": "tools/call"}
+    assert len(calls(stub)) == 1
+
+
+async def test_a_store_that_goes_while_a_person_is_asked_ends_the_call_when_its_time_is_over(
+    start: Start, bed: Bed, stub: StubUpstream, redis_server: RedisServer
+) -> None:
+    bed = await start("redis", confirmation={"hold_s": 2})
     token = bed.token()
     await begin(bed, stub, token=token)
     async with calling(bed, token=token) as call:

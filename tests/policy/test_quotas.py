@@ -118,3 +118,13 @@ def test_a_credential_may_have_so_many_streams_that_go_on_for_ever(action: Actio
         limit.release(who)
     assert limit.reserve(who, action, 1000.0) is endless
     assert limit.reserve(replace(who, credential_id="jwt:2"), action, 1000.0) is endless
+
+
+def test_what_is_no_stream_may_take_the_place_of_one() -> None:
+    limit = StreamLimit(1)
+    who = Principal("acme", "alice", "jwt", "jwt:1", (), 0, 0)
+
+    assert limit.take(who, 1000.0)
+
+    with pytest.raises(RateLimited):
+        limit.reserve(who, Action("stream"), 1000.0)
