@@ -61,7 +61,7 @@ class ApprovalsApi:
             policy.require_another(principal, approval)
             if decision is None:
                 return RestAnswer(200, policy.describe(approval, self._approvals.now))
-            decided = await self._approvals.decide(approval, decision, principal.subject)
+            decided = await self._approvals.decide(approval, decision, policy.signed_in(principal.subject))
             return RestAnswer(200, policy.describe(decided, self._approvals.now), ApprovalAct(decision, decided))
 
         return act

@@ -178,7 +178,7 @@ class Confirmation:
     """The arguments are longer than what is kept of them."""
     state: ConfirmationState = "waiting"
     decided_by: str | None = None
-    """*client*, *operator*, or the subject of the token that decided."""
+    """*client*, *operator*, or *subject:* and the subject of the token that decided."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ def test_what_was_decided_is_listed_with_all_alone(operator: Operator) -> None:
     assert operator.run("approve", ID) == "drop of acme is approved; it passes once, when it is made again.\n"
     assert "No call waits" in operator.run("list")
     assert f"{ID}  approved" in operator.run("list", "--all")
+    assert "decided  by operator\n" in operator.run("list", "--all")
     assert (operator.run("decline", ID), operator.code) == ("", 1)
     assert "it is approved" in operator.errors
 

@@ -75,6 +75,8 @@ def _words(approval: dict[str, Any]) -> str:
         ("tool", inert(approval["tool"])),
         ("asked", f"{approval['createdAt']}, until {approval['expiresAt']}"),
     ]
+    if approval["decidedBy"] is not None:
+        rows.append(("decided", f"by {inert(approval['decidedBy'])}"))
     return f"{approval['id']}  {approval['state']}\n{table(rows[0], rows[1:])}\n{_arguments(approval)}"
 
 

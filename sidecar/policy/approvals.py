@@ -16,9 +16,14 @@ from sidecar.records import ApprovalAct, Confirmation
 Decision = Literal["approve", "decline"]
 
 OPERATOR: Final = "operator"
-"""Who decides by the command."""
+"""Who decides by the command. Who signed in is called otherwise, see `signed_in`, whatever the subject."""
 OUTCOME: Final = {"approve": "approved", "decline": "declined"}
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def signed_in(subject: str) -> str:
+    """Return how somebody with a token is called as who decided: never like the operator, nor like a client."""
+    return f"subject:{subject}"
 
 
 def is_id(text: str) -> bool:

@@ -85,6 +85,7 @@ def test_a_call_passes_once_after_a_person_saw_it_and_said_so(served: Served, ta
     tab.press("#approve")
     state(tab, "approved")
     assert not tab.count("#approve, #decline")
+    assert tab.read("#decided-by") == "somebody who signed in as ada"
     assert "/approvals/" not in delete(served, key, "t-42").text
     assert asked(delete(served, key, "t-42")) != path
     sign_in(tab, served, path)
@@ -176,7 +177,7 @@ def test_who_was_faster_is_believed_and_the_other_is_told(served: Served, tab: T
     tab.press("#approve")
     tab.find("[role=alert]")
     state(tab, "declined")
-    assert "operator" in tab.text()
+    assert tab.read("#decided-by") == "an operator, by command"
 
 
 def test_a_sign_in_for_an_approval_leads_back_to_it_and_nowhere_else(served: Served, tab: Tab) -> None:

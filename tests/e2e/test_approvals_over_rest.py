@@ -48,7 +48,7 @@ async def test_the_owner_sees_the_call_and_approves_it(start: Start, store: Stor
     assert told["caller"] == {"credential": "jwt", "subject": "alice", "clientId": "agent"}
     for _ in range(2):
         decided = (await bed.rest("POST", f"{APPROVALS}/{approval}/approve", token)).json()
-        assert (decided["state"], decided["decidedBy"]) == ("approved", "alice")
+        assert (decided["state"], decided["decidedBy"]) == ("approved", "subject:alice")
     assert refused(await bed.rest("POST", f"{APPROVALS}/{approval}/decline", token)) == (409, "CONFLICT")
     agent = bed.token(client_id="agent")
     assert (await bed.post(DROP, token=agent)).json()["result"] == {"method": "tools/call"}
@@ -175,3 +175,19 @@ async def test_who_approved_stands_in_the_audit(start: Start, tmp_path: Path) ->
         "route": "/api/approvals",
         "decision": "done",
     }
+
+
+@pytest.mark.parametrize("sub", ["operator", "client", "subject:alice"])
+async def test_nobody_approves_under_the_name_of_the_operator_or_the_client(
+    start: Start, tmp_path: Path, sub: str
+) -> None:
+    file = tmp_path / "audit.log"
+    bed = await start(key_page={"client_id": "page"}, audit={"file": str(file)})
+    agent, token = bed.token(sub=sub, client_id="agent"), page(bed, sub=sub)
+    approval = await waiting(bed, token=agent)
+    decided = await bed.rest("POST", f"{APPROVALS}/{approval}/approve", token)
+    await bed.post(DROP, token=agent)
+    await bed.sidecar.stop()
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    told = [record["confirmed_by"] for record in records if "confirmed_by" in record]
+    assert [decided.json()["decidedBy"], *told] == [f"subject:{sub}"] * 2

@@ -34,7 +34,7 @@ def test_what_was_not_used_in_time_has_expired(state: ConfirmationState, then: s
 
 
 def test_all_is_told_that_a_person_needs_to_decide() -> None:
-    kept = confirmation(arguments='{"id":42}', decided_by="ann", state="approved")
+    kept = confirmation(arguments='{"id":42}', decided_by="subject:ann", state="approved")
     assert approvals.describe(kept, NOW) == {
         "id": "a" * 32,
         "state": "approved",
@@ -46,7 +46,7 @@ def test_all_is_told_that_a_person_needs_to_decide() -> None:
         "account": "acme",
         "createdAt": "2026-09-21T14:13:20Z",
         "expiresAt": "2026-09-21T14:14:20Z",
-        "decidedBy": "ann",
+        "decidedBy": "subject:ann",
     }
 
 
@@ -93,3 +93,7 @@ def test_no_client_decides_about_its_own_call() -> None:
 def test_the_audit_names_the_call_and_shows_nothing_live() -> None:
     told = approvals.audited(ApprovalAct("decline", confirmation(tool="drop\x1b[2J")))
     assert told == {"act": "decline_call", "approval": "a" * 32, "tool": "drop\\u001b[2J"}
+
+
+def test_no_subject_is_called_like_who_is_none() -> None:
+    assert {approvals.signed_in(subject)[:8] for subject in ("", approvals.OPERATOR, "client")} == {"subject:"}

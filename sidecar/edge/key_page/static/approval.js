@@ -60,7 +60,7 @@ function enter(session) {
           fact("For the account", quoted(approval.account)),
           fact("Asked at", timeOf(approval.createdAt, "")),
           fact("To be decided before", timeOf(approval.expiresAt, "")),
-          approval.decidedBy === null ? null : fact("Decided by", quoted(approval.decidedBy)),
+          approval.decidedBy === null ? null : fact("Decided by", decider(approval.decidedBy)),
         ),
         el("h3", {}, "With these arguments"),
         ...argumentsOf(approval),
@@ -88,6 +88,12 @@ function argumentsOf({ arguments: text, argumentsShown, argumentsCut }) {
 function caller({ credential, subject, clientId }) {
   if (credential === "api_key") return el("span", {}, "the API key ", quoted(subject));
   return el("span", {}, quoted(subject), clientId === null ? ", by a client without a name" : ", by the client ", clientId === null ? "" : quoted(clientId));
+}
+
+/** Nobody's name stands alone: it may be anything. */
+function decider(by) {
+  const name = by.startsWith("subject:") ? by.slice("subject:".length) : null;
+  return el("span", { id: "decided-by" }, ...(name === null ? ["an operator, by command"] : ["somebody who signed in as ", quoted(name)]));
 }
 
 function fact(term, value) {
