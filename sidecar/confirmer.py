@@ -26,7 +26,7 @@ from sidecar.policy.quotas import StreamLimit
 from sidecar.policy.retries import State, StateSealer
 from sidecar.questions import Call, Caller, Questions
 from sidecar.records import Confirmation
-from sidecar.stores import ConfirmationStore, HandleStore
+from sidecar.stores import ConfirmationStore, HandleStore, TooManyWait
 from sidecar.tool_classes import ToolClasses
 
 
@@ -201,7 +201,11 @@ class Confirmer:
     async def _approval(self, call: Call) -> Confirmation:
         now = self._clock()
         asked = call.to_confirm("approval", self._entropy(16), now, self._ttl_s, call.binding)
-        approval = await self._store.keep(asked, now)
+        try:
+            approval = await self._store.keep(asked, now)
+        except TooManyWait:
+            self._report("too_many")
+            raise NotConfirmed("too_many", policy.too_many_text()) from None
         if approval.id == asked.id:
             self._announce(approval)
         return approval

@@ -175,6 +175,10 @@ class ActivityStore(Protocol):
         ...
 
 
+class TooManyWait(Exception):  # noqa: N818 - an answer, not an error of the program
+    """An account has `policy.confirmation.MOST_WAITING` approvals waiting, and this one was not kept."""
+
+
 class ConfirmationStore(Protocol):
     """Calls that wait for a person. What may happen to one is said by `policy.confirmation.MOVES`."""
 
@@ -182,6 +186,9 @@ class ConfirmationStore(Protocol):
         """Keep it, unless there is one for the same binding in a state of `OPEN` that has not expired: return that one.
 
         One that is over is remembered for a minute beyond its expiry, so that a late word can be told from none.
+
+        Raises:
+            TooManyWait: it is an approval, and so many of its account wait and have not expired.
         """
         ...
 

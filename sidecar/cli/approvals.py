@@ -28,7 +28,7 @@ def add_to(commands: Commands) -> None:
         "List the calls that wait for an approval, the oldest first.",
         "sidecar approvals list",
         more="Tool and arguments are what the caller sent, laid out anew, with what is invisible escaped. --json has\n"
-        "the arguments also as they were sent, up to 16384 characters.",
+        "the arguments also as they were sent, up to 16384 bytes.",
     )
     show.add_argument(
         "--all", action="store_true", help="also what was decided, used or is over, while it is remembered"

@@ -38,7 +38,7 @@ _STORE_LINE_S: Final = 10.0
 
 CONFIRMATION_OUTCOMES: Final = (
     *("asked", "approval_needed", "confirmed", "declined", "cancelled", "timed_out", "replayed"),
-    "too_large",
+    *("too_large", "too_many"),
 )
 """What becomes of calls that a person has to confirm."""
 WEBHOOK_OUTCOMES: Final = ("delivered", "failed", "dropped")

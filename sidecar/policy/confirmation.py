@@ -46,7 +46,9 @@ JUDGED_BYTES: Final = 65_536
 CARRIED_BYTES: Final = 131_072
 """So much `requestState` and `inputResponses` may make of a call besides (MCP 2026-07-28)."""
 KEPT_OF_ARGUMENTS: Final = 16_384
-"""Characters."""
+"""Bytes of UTF-8."""
+MOST_WAITING: Final = 100
+"""Approvals of one account that nobody has decided on: what is kept has a bound, and nobody reads a longer list."""
 _STRICTEST_LAST: Final[tuple[ToolsThatNeedIt, ...]] = ("never", "declared", "writes")
 _CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 _SHOWN_OF_VALUE: Final = 200
@@ -159,7 +161,8 @@ def arguments_text(body: bytes) -> tuple[str | None, bool]:
         raise InvalidParams("arguments_unreadable", "The arguments hold a number that is too long") from error
     if part is None:
         return None, False
-    return text[part.begin : min(part.end, part.begin + KEPT_OF_ARGUMENTS)], part.end - part.begin > KEPT_OF_ARGUMENTS
+    whole = text[part.begin : part.end].encode()
+    return whole[:KEPT_OF_ARGUMENTS].decode(errors="ignore"), len(whole) > KEPT_OF_ARGUMENTS
 
 
 def request_binding(principal: Principal, session: str, request_id: object) -> str:
@@ -199,6 +202,15 @@ def approval_text(approval: Confirmation, public_url: str) -> str:
         f"It waits at {public_url}/approvals/{approval.id} and its operator can allow it with: "
         f"sidecar approvals approve {approval.id} - then make the same call again, with the same arguments. "
         "It will go through once. Do not call again before somebody says that it was approved."
+    )
+
+
+def too_many_text() -> str:
+    """Return what model and person are to do where no further approval is kept."""
+    return (
+        f"The tool was not run: a person has to approve this call first, and {MOST_WAITING} calls of this account wait "
+        "for that already. Do not call again before some of these were decided on; its operator sees them with: "
+        "sidecar approvals list."
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.policy.confirmation import MOST_WAITING
 from tests.e2e.bed import Era, notification, tool_call
 from tests.e2e.confirming import DROP, NO, YES, able, answer_to, at, begin, calling, calls, retry, text_of
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Start, StoreName
 from tests.mcp_server import StubUpstream
 
 
@@ -92,3 +93,19 @@ async def test_with_limits_in_shadow_mode_calls_are_held_and_it_is_told_that_the
         assert "declined" in text_of(await more.message())
         await more.ends()
         assert [line["shadow_detail"] for line in bed.accesses() if "shadow" in line] == ["streams"]
+
+
+async def test_no_more_calls_of_an_account_wait_than_somebody_may_look_at(
+    start: Start, stub: StubUpstream, store: StoreName
+) -> None:
+    bed = await start(store)
+    token = bed.token()
+    for number in range(MOST_WAITING):
+        assert "/approvals/" in text_of((await bed.post(tool_call("drop", n=number), token=token)).json())
+
+    refused = await bed.post(tool_call("drop", n=-1), token=token)
+
+    assert "100 calls of this account wait" in text_of(refused.json())
+    assert bed.accesses()[-1]["reason"] == "too_many"
+    assert "/approvals/" in text_of((await bed.post(tool_call("drop", n=0), token=token)).json())
+    assert "/approvals/" in text_of((await bed.post(tool_call("drop"), token=bed.token(sub="bob"))).json())

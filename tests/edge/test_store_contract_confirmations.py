@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from sidecar.policy.confirmation import MOVES
+from sidecar.policy.confirmation import MOST_WAITING, MOVES
 from sidecar.records import Confirmation
-from sidecar.stores import Store
+from sidecar.stores import Store, TooManyWait
 from tests.policy.confirming import confirmation
 from tests.stores import NOON
 
@@ -51,6 +51,7 @@ async def test_a_repeated_call_finds_the_one_that_is_open(store: Store, moves: l
     assert found.id == ID
     assert found == await store.confirmation("acme", ID)
     assert await store.confirmation("acme", OTHER_ID) is None
+    assert await store.account_of_approval(OTHER_ID) is None
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,44 @@ async def test_of_many_calls_at_once_one_is_kept(store: Store) -> None:
     kept = await asyncio.gather(*[store.keep(one(id=f"{number:032x}"), NOON) for number in range(20)])
 
     assert len({each.id for each in kept}) == 1
+
+
+async def waits(store: Store, number: int, now: float = NOON, **changes: object) -> bool:
+    """Keep one for a binding of its own; return whether there was room."""
+    name = f"{number:032x}"
+    try:
+        return (await store.keep(one(id=name, binding=name, **changes), now)).id == name
+    except TooManyWait:
+        return False
+
+
+async def test_only_so_many_approvals_of_an_account_wait(store: Store) -> None:
+    assert [await waits(store, number) for number in range(MOST_WAITING + 1)] == [True] * MOST_WAITING + [False]
+
+    assert await store.confirmation("acme", f"{MOST_WAITING:032x}") is None
+    assert await store.account_of_approval(f"{MOST_WAITING:032x}") is None
+    assert await waits(store, 200, account="other")
+    assert await waits(store, 201, kind="question")
+    assert (await store.keep(one(binding=f"{3:032x}"), NOON)).id == f"{3:032x}"
+
+
+@pytest.mark.parametrize("move", ["approve", "decline", "withdraw"])
+async def test_one_that_is_decided_makes_room_for_another_that_waits(store: Store, move: str) -> None:
+    for number in range(MOST_WAITING):
+        await waits(store, number)
+
+    assert await store.move("acme", f"{5:032x}", move, NOON)
+
+    assert [await waits(store, number) for number in (200, 201)] == [True, False]
+
+
+async def test_those_that_have_expired_make_room_for_others_that_wait(store: Store) -> None:
+    for number in range(MOST_WAITING - 1):
+        await waits(store, number)
+    await waits(store, 199, expires_at=NOON + 120)
+
+    assert await waits(store, 200, NOON + 60, expires_at=NOON + 180)
+    assert await store.confirmation("acme", f"{199:032x}") is not None
 
 
 async def test_who_decided_is_kept(store: Store) -> None:

@@ -97,3 +97,14 @@ def test_the_audit_names_the_call_and_shows_nothing_live() -> None:
 
 def test_no_subject_is_called_like_who_is_none() -> None:
     assert {approvals.signed_in(subject)[:8] for subject in ("", approvals.OPERATOR, "client")} == {"subject:"}
+
+
+def test_of_long_arguments_no_more_bytes_are_kept_and_no_half_character() -> None:
+    body = call_body(arguments={"a": "MARK"}).replace(b"MARK", "\U0001f600".encode() * 5000)
+
+    kept, is_cut = arguments_text(body)
+
+    assert is_cut
+    assert kept is not None
+    assert KEPT_OF_ARGUMENTS - 4 < len(kept.encode()) < KEPT_OF_ARGUMENTS
+    assert kept.endswith("\U0001f600")

@@ -9,8 +9,9 @@ from sqlite3 import Connection
 from typing import Final
 
 from sidecar.edge.embedded.database import Database, Row
-from sidecar.policy.confirmation import MOVES, OPEN
+from sidecar.policy.confirmation import MOST_WAITING, MOVES, OPEN
 from sidecar.records import Confirmation
+from sidecar.stores import TooManyWait
 
 KEPT_AFTER_S: Final = 60.0
 READ: Final = "SELECT record, state, decided_by FROM confirmations WHERE account = ? AND id = ?"
@@ -20,6 +21,10 @@ LAST: Final = (
 WRITE: Final = (
     "INSERT INTO confirmations SELECT ?, ?, ?, ?, ?, ?, NULL, ?, coalesce(max(number), 0) + 1 FROM confirmations"
     " WHERE account = ? AND binding = ?"
+)
+WAITING: Final = (
+    "SELECT count(*) FROM confirmations"
+    " WHERE account = ? AND expires_at > ? AND kind = 'approval' AND state = 'waiting'"
 )
 FORGET: Final = "DELETE FROM confirmations WHERE expires_at <= ?"
 MOVE: Final = (
@@ -48,7 +53,11 @@ class SqliteConfirmations:
             if last is not None and last.state in OPEN and last.expires_at > now:
                 return last
             one = confirmation
-            record = json.dumps(asdict(one))
+            if one.kind == "approval":
+                (waiting,) = writer.execute(WAITING, (one.account, now)).fetchone()
+                if waiting >= MOST_WAITING:
+                    raise TooManyWait
+            record = json.dumps(asdict(one), ensure_ascii=False)
             fields = (one.account, one.id, one.kind, one.binding, record, one.state, one.expires_at)
             writer.execute(WRITE, (*fields, *name))
             return confirmation

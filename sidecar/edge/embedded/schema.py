@@ -107,4 +107,10 @@ CONFIRMING: Final = (
 )
 """Calls that wait for a person; and what may be used once, and was."""
 
-MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED, CONFIRMING)
+CROWDED: Final = (
+    "CREATE INDEX confirmations_waiting ON confirmations (account, expires_at)"
+    " WHERE kind = 'approval' AND state = 'waiting'",
+)
+"""For counting what waits of an account."""
+
+MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED, CONFIRMING, CROWDED)

@@ -11,8 +11,9 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
 from sidecar.edge.redis.commands import Script
 from sidecar.edge.redis.link import OnRedis
-from sidecar.policy.confirmation import MOVES, OPEN
+from sidecar.policy.confirmation import MOST_WAITING, MOVES, OPEN
 from sidecar.records import Confirmation
+from sidecar.stores import TooManyWait
 
 KEEP: Final = Script("keep_confirmation")
 MOVE: Final = Script("move_confirmation")
@@ -25,21 +26,30 @@ class RedisConfirmations(OnRedis):
     async def keep(self, confirmation: Confirmation, now: float) -> Confirmation:
         """See `stores.ConfirmationStore`. An approval's account is named first: a name for nothing is harmless."""
         account, lives_ms = confirmation.account, _lives_ms(confirmation.expires_at + KEPT_AFTER_S, now)
+        keys = [names.confirmation_for(account, confirmation.binding), names.confirmation(account, confirmation.id)]
         if confirmation.kind == "approval":
+            keys.append(names.waiting(account))
             await self._link.call("SET", names.approval(confirmation.id), account, "PX", lives_ms)
         found = await self._link.run(
             KEEP,
-            (names.confirmation_for(account, confirmation.binding), names.confirmation(account, confirmation.id)),
+            keys,
             names.confirmation(account, ""),
             confirmation.id,
-            json.dumps(asdict(confirmation), separators=(",", ":")),
+            json.dumps(asdict(confirmation), ensure_ascii=False, separators=(",", ":")),
             confirmation.state,
             repr(now),
             lives_ms,
             _listed(OPEN),
             repr(confirmation.expires_at),
+            MOST_WAITING,
         )
-        return confirmation if found is None else _read(found)
+        if found is None:
+            return confirmation
+        if confirmation.kind == "approval":
+            await self._link.call("DEL", names.approval(confirmation.id))
+        if not found:
+            raise TooManyWait
+        return _read(found)
 
     async def confirmation(self, account: str, confirmation_id: str) -> Confirmation | None:
         """See `stores.ConfirmationStore`."""
@@ -51,8 +61,11 @@ class RedisConfirmations(OnRedis):
         """See `stores.ConfirmationStore`."""
         before, after = MOVES[move]
         even_expired = "1" if move == "withdraw" else ""
-        key = (names.confirmation(account, confirmation_id),)
-        return bool(await self._link.run(MOVE, key, _listed(before), after, repr(now), by or "", even_expired))
+        keys = (names.confirmation(account, confirmation_id), names.waiting(account))
+        done = await self._link.run(
+            MOVE, keys, _listed(before), after, repr(now), by or "", even_expired, confirmation_id
+        )
+        return bool(done)
 
     async def account_of_approval(self, confirmation_id: str) -> str | None:
         """See `stores.ConfirmationStore`."""

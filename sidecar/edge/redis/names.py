@@ -92,6 +92,11 @@ def confirmation_for(account: str, binding: str) -> str:
     return f"sidecar:{{{account}}}:confirming:{binding}"
 
 
+def waiting(account: str) -> str:
+    """Name the sorted set of the ids of approvals that nobody has decided on, by expiry."""
+    return f"sidecar:{{{account}}}:waiting"
+
+
 def used(account: str, name: str) -> str:
     """Name the flag of something that was used once."""
     return f"sidecar:{{{account}}}:used:{name}"
