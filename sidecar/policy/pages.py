@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -23,6 +24,27 @@ _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
+_REFUSAL: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="robots" content="noindex">
+<title>{title}</title>
+<link rel="stylesheet" href="/keys/files/page.css">
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+</header>
+<main>
+{text}
+<p><a href="/keys">API keys</a></p>
+</main>
+</body>
+</html>
+"""
 _SAFE: Final[Headers] = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -83,6 +105,26 @@ def page_headers(body: bytes, asks: Iterable[str]) -> Headers:
         ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
     )
+
+
+def is_read_by_people(path: str, accept: str | None) -> bool:
+    """Tell whether who asks for this path is a browser that shows the answer: near our pages, and it names HTML."""
+    is_near = any(path == page or path.startswith(f"{page}/") for page in (KEYS, APPROVALS))
+    kinds = (accept or "").split(",")
+    return is_near and any(kind.partition(";")[0].strip(" \t").lower() == "text/html" for kind in kinds)
+
+
+def refusal(title: str, text: str, retry_after_s: int | None) -> bytes:
+    """Return a page that says why there is none."""
+    sentences = [text] if retry_after_s is None else [text, f"Try again in {retry_after_s} seconds."]
+    paragraphs = "\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+    return _REFUSAL.format(title=html.escape(title), text=paragraphs).encode()
+
+
+def refusal_headers(body: bytes) -> Headers:
+    """Return what goes with it: as with a page, but nobody keeps it."""
+    kept = ("Cache-Control", "ETag")
+    return (*[each for each in page_headers(body, ()) if each[0] not in kept], ("Cache-Control", "no-store"))
 
 
 def etag(content: bytes) -> str:

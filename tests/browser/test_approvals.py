@@ -195,3 +195,13 @@ def test_a_sign_in_for_an_approval_leads_back_to_it_and_nowhere_else(served: Ser
     tab.press("#ada")
     assert "not begun in this tab" in tab.read("[role=alert]")
     until(lambda: urlsplit(tab.driver.current_url).path == "/keys")
+
+
+def test_an_address_that_is_none_is_answered_with_words(served: Served, tab: Tab) -> None:
+    tab.open(served.url + "/approvals/0a")
+    assert tab.read("h1") == "Not Found"
+    assert [complaint for complaint in tab.complaints() if "404" not in complaint] == []
+    tab.resize(360, 740)
+    assert_open_to_all(tab)
+    tab.press("main a", "API keys")
+    tab.find("#sign-in")

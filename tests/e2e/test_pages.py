@@ -182,3 +182,43 @@ async def test_the_code_of_a_sign_in_is_in_no_log(start: Start) -> None:
     assert b"the-secret-code" not in bed.log.getvalue()
     [line] = [record for record in bed.accesses() if record["route"] == "/keys"]
     assert (line["status"], line["outcome"]) == (200, "answered")
+
+
+NAVIGATION = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/keys/", 404),
+        ("GET", "/approvals", 404),
+        ("GET", "/approvals/" + "0" * 31, 404),
+        ("GET", "/keys/<script>alert(1)</script>", 404),
+        ("POST", "/keys", 405),
+    ],
+)
+async def test_a_browser_that_is_refused_a_page_gets_one_to_read(
+    start: Start, method: str, path: str, status: int
+) -> None:
+    bed = await start(key_page={"client_id": "pages"})
+    answer = await bed.client.request(method, path, headers=NAVIGATION)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    policy = answer.headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert f"<h1>{'Not Found' if status == 404 else 'Method Not Allowed'}</h1>" in answer.text
+    assert "script" not in answer.text
+    program = await bed.client.request(method, path, headers={"Accept": "*/*"})
+    assert (program.status_code, program.headers["Content-Type"]) == (status, "application/json")
+    elsewhere = await bed.client.request(method, "/elsewhere", headers=NAVIGATION)
+    assert elsewhere.headers["Content-Type"] == "application/json"
+
+
+async def test_a_browser_that_asks_too_often_reads_when_to_come_back(start: Start) -> None:
+    bed = await start()
+    for _ in range(pages.LIMIT.requests):
+        assert (await bed.client.get(SIGN_IN)).status_code == 200
+    refused = await bed.client.get("/keys", headers=NAVIGATION)
+    assert refused.status_code == 429
+    assert f"Try again in {refused.headers['Retry-After']} seconds." in refused.text

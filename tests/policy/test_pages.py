@@ -95,3 +95,30 @@ def test_a_file_has_a_type_that_no_browser_guesses_another_for() -> None:
 )
 def test_what_a_client_has_already_is_recognised_by_its_tag(sent: str | None, unchanged: bool) -> None:
     assert pages.is_unchanged('"a"', sent) is unchanged
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "reads"),
+    [
+        ("/keys", "text/html", True),
+        ("/keys/x", "application/json, Text/HTML;q=0.9", True),
+        ("/approvals/x", "text/html,*/*;q=0.8", True),
+        ("/approvals", "text/html", True),
+        ("/keys", None, False),
+        ("/keys", "*/*", False),
+        ("/keys", "text/htmlx", False),
+        ("/keysx", "text/html", False),
+        ("/api/api-keys", "text/html", False),
+        ("/mcp", "text/html", False),
+    ],
+)
+def test_who_reads_html_near_a_page_is_refused_in_html(path: str, accept: str | None, reads: bool) -> None:
+    assert pages.is_read_by_people(path, accept) is reads
+
+
+def test_what_a_refusal_says_is_text() -> None:
+    body = pages.refusal("Not <Found>", "a & b", 7).decode()
+    assert "<h1>Not &lt;Found&gt;</h1>" in body
+    assert "<p>a &amp; b</p>" in body
+    assert "Try again in 7 seconds." in body
+    assert "Try again" not in pages.refusal("Not Found", "", None).decode()

@@ -11,6 +11,7 @@ from sidecar.denials import MethodNotAllowed, NotFound
 from sidecar.edge.http.exchange import Exchange
 from sidecar.edge.http.pages import METHODS, Pages
 from sidecar.edge.http.response import JSON, Lines, Response, wire
+from sidecar.policy import pages
 from sidecar.policy.browsers import ANY_ORIGIN, Browsers, is_preflight
 from sidecar.policy.discovery import Discovery
 
@@ -45,6 +46,11 @@ class Front:
     def label(self, path: str) -> str:
         """Return the name under which requests for this path are counted."""
         return path if self.publishes(path) else self._pages.label(path) or "other"
+
+    def is_read_by_people(self, exchange: Exchange) -> bool:
+        """Tell whether a refusal is shown by a browser, where a page could be."""
+        facts = exchange.facts
+        return pages.is_read_by_people(facts.path, facts.headers.get("accept"))
 
     async def publish(self, exchange: Exchange) -> Response:
         """Answer with the document or the page at the request's path.

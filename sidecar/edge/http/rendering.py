@@ -18,6 +18,7 @@ from sidecar.denials import (
 )
 from sidecar.edge.http.response import JSON, Response, wire
 from sidecar.model import CredentialKind, Era, JsonRpcId, MessageKind, Route
+from sidecar.policy import pages
 from sidecar.policy.discovery import Discovery
 from sidecar.policy.jsonrpc import error_code
 
@@ -70,6 +71,13 @@ def problem(denial: Denial, discovery: Discovery, *, accepts: tuple[CredentialKi
         document["retryAfter"] = denial.retry_after_s
     response = Response(denial.status, body=orjson.dumps(document), content_type=_PROBLEM)
     return _with_headers(response, denial, discovery.challenge(denial, accepts, None))
+
+
+def page(denial: Denial) -> Response:
+    """Render a refusal for a person who looks at it in a browser."""
+    body = pages.refusal(_phrase(denial.status), denial.message, denial.retry_after_s)
+    response = Response(denial.status, wire(pages.refusal_headers(body)), body, pages.content_type("refusal.html"))
+    return _with_headers(response, denial, None)
 
 
 def _is_in_band(denial: Denial, route: Route | None) -> bool:

@@ -80,8 +80,7 @@ class PublicServer:
         self._stream_idle_timeout_s = stream_idle_timeout_s
         self._trusted_proxies, self._require_https = trusted_proxies, require_https
         self._body_timeout_s = body_timeout_s
-        self._streams = streams
-        self._stream_limit = stream_limit
+        self._streams, self._stream_limit = streams, stream_limit
         self._acts: set[asyncio.Future[RestAnswer]] = set()
         self._under_way = 0
         self._none_under_way = asyncio.Event()
@@ -285,6 +284,8 @@ class PublicServer:
             self._observer.limit_refusal(denial.detail or "")
         if label in self._rest:
             response = rendering.problem(denial, self._front.discovery)
+        elif route is None and self._front.is_read_by_people(exchange):
+            response = rendering.page(denial)
         else:
             message_id, kind = await exchange.identify_message()
             era, discovery = exchange.facts.era, self._front.discovery
