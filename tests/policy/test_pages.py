@@ -122,3 +122,11 @@ def test_what_a_refusal_says_is_text() -> None:
     assert "<p>a &amp; b</p>" in body
     assert "Try again in 7 seconds." in body
     assert "Try again" not in pages.refusal("Not Found", "", None).decode()
+
+
+def test_a_refusal_may_do_no_more_than_a_page_and_is_not_kept() -> None:
+    body = pages.refusal("Not Found", "", None)
+    found, of_a_page = dict(pages.refusal_headers(body)), dict(pages.page_headers(body, ()))
+    assert found == {
+        name: value for name, value in {**of_a_page, "Cache-Control": "no-store"}.items() if name != "ETag"
+    }
