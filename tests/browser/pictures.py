@@ -9,6 +9,7 @@ from pathlib import Path
 import redis
 
 from sidecar.edge.redis import names
+from sidecar.policy.apikeys import rfc3339
 from sidecar.records import Unusual
 from tests.browser.chromium import Tab, chromium
 from tests.browser.serving import Served, free_port, provider, sidecar, until
@@ -70,7 +71,8 @@ def use(served: Served, redis_url: str) -> None:
     stored = served.act(lambda store: store.page("ada", limit=len(KEYS), after=None))
     ids = {key.record.name: key.record.id for key in stored}
     now = int(time.time())
-    odd = Unusual("refusals", now - now % 3600, "61 refused requests in the hour from 09:00, at most 2 in those before")
+    hour = now - now % 3600
+    odd = Unusual("refusals", hour, f"61 refused requests in the hour from {rfc3339(hour)}; 2 at most are usual")
     with redis.Redis.from_url(redis_url) as client:
         for name in ("nightly report", "assistant on my laptop"):
             client.hset(names.record("ada", ids[name]), "last_used", now * 1_000_000)
