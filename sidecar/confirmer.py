@@ -154,7 +154,7 @@ class Confirmer:
         principal = await self._recheck(call.principal)
         if principal.expires_at <= self._clock():
             raise InvalidApiKey("key_expired") if principal.kind == "api_key" else InvalidToken("token_expired")
-        if not await self._owns(call, "session"):
+        if not await self._owns_session(call):
             raise SessionNotFound("session_ended")
         self._tools.called(str(call.action.tool))
 
@@ -174,13 +174,16 @@ class Confirmer:
             self._stream_limit.release(call.principal)
 
     async def _elicits(self, call: Call) -> bool:
-        return self._approver == "caller" and await self._owns(call, "elicits")
+        session_id, owner = sessions.session_of(call.facts, call.action), sessions.owner(call.principal)
+        if session_id is None or self._approver != "caller":
+            return False
+        return await self._store.elicits(call.principal.account, owner, session_id)
 
-    async def _owns(self, call: Call, kind: Literal["session", "elicits"]) -> bool:
+    async def _owns_session(self, call: Call) -> bool:
         session_id, owner = sessions.session_of(call.facts, call.action), sessions.owner(call.principal)
         if session_id is None:
             return False
-        return bool(await self._store.owned(call.principal.account, owner, kind, [session_id]))
+        return bool(await self._store.owned(call.principal.account, owner, "session", [session_id]))
 
     async def _find_approval(self, call: Call) -> str:
         """Spend the approval that there is for this call, and return who gave it; else keep the call for approval."""

@@ -130,15 +130,15 @@ class Handover:
 
     async def _begin_session(self, plan: ResponsePlan, session_id: str) -> None:
         try:
-            await self._bind(plan, "session", session_id, plan.session_idle_s)
-            if plan.elicits:
-                await self._bind(plan, "elicits", session_id, max(plan.session_idle_s, sessions.ELICITS_S))
+            await self._bind(plan, "session", session_id, plan.session_idle_s, elicits=plan.elicits)
         except StoreUnavailable:
             with suppress(Denial, TimeoutError):  # then it is the upstream's to forget, as if the client had left
                 async with asyncio.timeout(_END_SESSION_S):
                     await self._end_session(plan.principal, session_id)
             raise
 
-    async def _bind(self, plan: ResponsePlan, kind: Any, handle_id: str, idle_s: float) -> None:
-        handle = Handle(kind, handle_id, sessions.owner(plan.principal), idle_s)
+    async def _bind(
+        self, plan: ResponsePlan, kind: Any, handle_id: str, idle_s: float, *, elicits: bool = False
+    ) -> None:
+        handle = Handle(kind, handle_id, sessions.owner(plan.principal), idle_s, elicits)
         await self._handles.bind(plan.principal.account, handle, self._clock())

@@ -147,6 +147,10 @@ class LookedAt:
         """See `stores.HandleStore`."""
         return await self._store.owned(account, owner, kind, ids)
 
+    async def elicits(self, account: str, owner: str, session_id: str) -> bool:
+        """See `stores.HandleStore`."""
+        return await self._store.elicits(account, owner, session_id)
+
     async def pins_version(self, upstream: str) -> int:
         """See `stores.PinStore`."""
         return await self._store.pins_version(upstream)

@@ -150,14 +150,14 @@ class Quota:
 
 @per_request(frozen=True, slots=True)
 class Handle:
-    """Something that works only for whom the upstream gave it to. *elicits*: a session whose client asks people."""
+    """Something that works only for whom the upstream gave it to."""
 
-    kind: Literal["session", "task", "elicits"]
+    kind: Literal["session", "task"]
     id: str = field(repr=False)
-    owner: str
-    """See `policy.sessions.owner`."""
+    owner: str  # see `policy.sessions.owner`
     idle_s: float
     """It is forgotten so long after its last use."""
+    elicits: bool = False  # of a session that begins: its client can ask a person
 
 
 @per_request(frozen=True, slots=True)

@@ -138,6 +138,10 @@ class HandleStore(Protocol):
         """Return which of these ids are bound to this account and owner."""
         ...
 
+    async def elicits(self, account: str, owner: str, session_id: str) -> bool:
+        """Tell whether this is a session of this account and owner whose client can ask a person."""
+        ...
+
 
 class PinStore(Protocol):
     """Remembers which definitions of an upstream's tools were approved; `upstream` is a short name of it."""

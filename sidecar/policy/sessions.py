@@ -12,8 +12,6 @@ TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
 _CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 TASK_IDLE_S: Final = 7 * 86_400.0
 """A task may be asked about long after it was made; the upstream forgets it by its own rules."""
-ELICITS_S: Final = 7 * 86_400.0
-"""So long after a session's beginning its client is known to ask people; then only an approval helps."""
 _SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 """Visible ASCII (MCP 2025-11-25, transports, "Session Management"); the length is ours."""
 _TASK_METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/cancel", "tasks/update"})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from sidecar.policy.confirmation import MOST_WAITING
 from tests.e2e.bed import Era, notification, tool_call
 from tests.e2e.confirming import DROP, NO, YES, able, answer_to, at, begin, calling, calls, retry, text_of
 from tests.e2e.conftest import Start, StoreName
-from tests.mcp_server import StubUpstream
+from tests.mcp_server import StubUpstream, reply
 
 
 @pytest.mark.parametrize("era", ["legacy", "modern"])
@@ -109,3 +110,18 @@ async def test_no_more_calls_of_an_account_wait_than_somebody_may_look_at(
     assert bed.accesses()[-1]["reason"] == "too_many"
     assert "/approvals/" in text_of((await bed.post(tool_call("drop", n=0), token=token)).json())
     assert "/approvals/" in text_of((await bed.post(tool_call("drop"), token=bed.token(sub="bob"))).json())
+
+
+async def test_what_a_client_can_ask_is_forgotten_with_its_session(
+    start: Start, stub: StubUpstream, redis_url: str
+) -> None:
+    bed = await start("redis")
+    token = bed.token()
+    await begin(bed, stub, token=token)
+    stub.answer = reply(200)
+    headers = [("Authorization", f"Bearer {token}"), *at("s-1")]
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.keys("sidecar:{alice}:session:*")
+        assert (await bed.client.delete("/mcp", headers=headers)).status_code == 200
+        assert not [name for name in client.keys("sidecar:{alice}:*") if client.ttl(name) > 3600]
+        assert not client.keys("sidecar:{alice}:session:*")

@@ -87,26 +87,59 @@ async def test_of_many_those_of_one_owner_are_found(store: Store) -> None:
     assert await store.owned("acme", "me", "task", [f"x{n}" for n in range(1234)] + ["c"]) == {"c"}
 
 
+async def elicits(store: Store, owner: str = SESSION.owner, session_id: str = SESSION.id) -> bool:
+    return await store.elicits("acme", owner, session_id)
+
+
+async def test_whether_a_sessions_client_can_ask_a_person_is_known_for_as_long_as_the_session(store: Store) -> None:
+    await store.bind("acme", replace(SESSION, elicits=True), NOON)
+    await store.bind("acme", replace(SESSION, id="s-2"), NOON)
+    assert await is_known(store, SESSION)
+
+    assert await elicits(store)
+    assert not await elicits(store, owner="jwt jwt:2")
+    assert not await elicits(store, session_id="s-2")
+    assert not await store.elicits("other", SESSION.owner, SESSION.id)
+
+    await store.release("acme", SESSION)
+    assert not await elicits(store)
+
+
+async def test_a_session_that_can_ask_a_person_ends_with_the_accounts_revocation_too(store: Store) -> None:
+    await store.bind("acme", replace(SESSION, elicits=True), NOON)
+    await store.revoke_account("acme", NOON + 1)
+    assert not await is_known(store, SESSION)
+
+
+async def test_of_an_id_that_is_given_out_again_the_last_client_counts(store: Store) -> None:
+    await store.bind("acme", replace(SESSION, elicits=True), NOON)
+    await store.bind("acme", SESSION, NOON)
+    assert not await elicits(store)
+
+
 async def test_embedded_sessions_idle_out_and_every_use_puts_that_off(tmp_path: Path, clock: FakeClock) -> None:
     """On Redis the same is a key's own expiry, by Redis's clock."""
     async with opened("embedded", tmp_path, clock) as store:
-        await store.bind("acme", SESSION, clock.now)
+        await store.bind("acme", replace(SESSION, elicits=True), clock.now)
         for _ in range(3):
             clock.now += 3599
             assert await is_known(store, SESSION)
+            assert await elicits(store)
         clock.now += 3600
+        assert not await elicits(store)
         assert not await is_known(store, SESSION)
 
 
 async def test_embedded_sessions_survive_a_restart_with_their_last_use(tmp_path: Path, clock: FakeClock) -> None:
     path = str(tmp_path / "sidecar.db")
     store = await EmbeddedStore.open(path, clock=clock)
-    await store.bind("acme", SESSION, clock.now)
+    await store.bind("acme", replace(SESSION, elicits=True), clock.now)
     clock.now += 3000
     assert await is_known(store, SESSION)
     await store.aclose()
     clock.now += 3000
     again = await EmbeddedStore.open(path, clock=clock)
+    assert await elicits(again)
     assert await is_known(again, SESSION)
     await again.aclose()
 

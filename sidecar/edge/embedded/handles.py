@@ -20,10 +20,11 @@ no more than that much of a session's idle time."""
 READS_AT_ONCE: Final = 100
 """So many, about 10 µs each, before others have their turn on the event loop."""
 
-READ: Final = "SELECT owner, bound_at, expires_at FROM handles WHERE account = ? AND kind = ? AND digest = ?"
+READ: Final = "SELECT owner, bound_at, expires_at, elicits FROM handles WHERE account = ? AND kind = ? AND digest = ?"
 WRITE: Final = (
-    "INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, kind, digest) DO UPDATE SET"
-    " owner = excluded.owner, bound_at = excluded.bound_at, expires_at = excluded.expires_at"
+    "INSERT INTO handles (account, kind, digest, owner, bound_at, expires_at, elicits) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (account, kind, digest) DO UPDATE SET owner = excluded.owner, bound_at = excluded.bound_at,"
+    " expires_at = excluded.expires_at, elicits = excluded.elicits"
 )
 FORGET: Final = "DELETE FROM handles WHERE account = ? AND kind = ? AND digest = ? AND owner = ?"
 
@@ -40,6 +41,7 @@ class Bound:
     expires_at: float
     written_until: float
     """The expiry that is on file."""
+    elicits: bool
 
 
 class SqliteHandles:
@@ -53,7 +55,7 @@ class SqliteHandles:
     async def bind(self, account: str, handle: Handle, now: float) -> None:
         """See `stores.HandleStore`."""
         expires_at = now + handle.idle_s
-        bound = Bound(handle.owner, now, expires_at, expires_at)
+        bound = Bound(handle.owner, now, expires_at, expires_at, handle.elicits)
         await self._write(name_of(account, handle.kind, handle.id), bound)
         self._bound[name_of(account, handle.kind, handle.id)] = bound
 
@@ -73,6 +75,11 @@ class SqliteHandles:
             if number % READS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return frozenset(found)
+
+    async def elicits(self, account: str, owner: str, session_id: str) -> bool:
+        """See `stores.HandleStore`."""
+        bound = self._find(name_of(account, "session", session_id), self._clock())
+        return bound is not None and bound.owner == owner and bound.elicits
 
     def known(self, account: str, handle: Handle, now: float, revoked_before: float) -> Bound | None:
         """Return what is remembered of the handle if it is its owner's, and still good."""
@@ -103,15 +110,15 @@ class SqliteHandles:
             rows = self._database.read(READ, *name)
             if not rows:
                 return None
-            owner, bound_at, expires_at = rows[0]
-            bound = self._bound[name] = Bound(owner, bound_at, expires_at, expires_at)
+            owner, bound_at, expires_at, elicits = rows[0]
+            bound = self._bound[name] = Bound(owner, bound_at, expires_at, expires_at, bool(elicits))
         if bound.expires_at <= now:
             del self._bound[name]
             return None
         return bound
 
     async def _write(self, name: Name, bound: Bound) -> None:
-        row = (*name, bound.owner, bound.bound_at, bound.expires_at)
+        row = (*name, bound.owner, bound.bound_at, bound.expires_at, bound.elicits)
         await self._database.write(lambda writer: writer.execute(WRITE, row))
 
     async def _write_quietly(self, name: Name, bound: Bound) -> None:

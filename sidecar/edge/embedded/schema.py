@@ -113,4 +113,7 @@ CROWDED: Final = (
 )
 """For counting what waits of an account."""
 
-MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED, CONFIRMING, CROWDED)
+ELICITING: Final = ("ALTER TABLE handles ADD COLUMN elicits INTEGER NOT NULL DEFAULT 0",)
+"""Whether the client of a session can ask a person."""
+
+MIGRATIONS: Final = (INITIAL, TELLING, PROBED, PINNED, WATCHED, CONFIRMING, CROWDED, ELICITING)

@@ -11,6 +11,8 @@ from sidecar.edge.redis.link import OnRedis
 from sidecar.model import Handle
 
 RELEASE: Final = Script("release")
+ELICITS: Final = "+"
+"""Before the moment, which every reader of numbers passes over: the session's client can ask a person."""
 READ_AT_ONCE: Final = 500
 """So many in one command, so that neither Redis nor the event loop is busy with one caller's list for long."""
 
@@ -21,7 +23,9 @@ class RedisHandles(OnRedis):
     async def bind(self, account: str, handle: Handle, now: float) -> None:
         """See `stores.HandleStore`."""
         name = names.handle(account, handle.kind, handle.id)
-        await self._link.call("SET", name, f"{now!r} {handle.owner}", "PX", idle_ms(handle))
+        await self._link.call(
+            "SET", name, f"{ELICITS if handle.elicits else ''}{now!r} {handle.owner}", "PX", idle_ms(handle)
+        )
 
     async def release(self, account: str, handle: Handle) -> None:
         """See `stores.HandleStore`."""
@@ -35,6 +39,11 @@ class RedisHandles(OnRedis):
             values = await self._link.call("MGET", *[names.handle(account, kind, each) for each in some])
             found += [each for each, value in zip(some, values, strict=True) if value and owner_in(value) == owner]
         return frozenset(found)
+
+    async def elicits(self, account: str, owner: str, session_id: str) -> bool:
+        """See `stores.HandleStore`."""
+        value: bytes | None = await self._link.call("GET", names.handle(account, "session", session_id))
+        return value is not None and owner_in(value) == owner and value.decode().startswith(ELICITS)
 
 
 def idle_ms(handle: Handle) -> int:
