@@ -130,6 +130,8 @@ def test_members_have_a_line_each_and_plain_lists_one_for_all() -> None:
         (r"\n\t\u202e\u0000\ud800", r"\n\t\u202e\u0000\ud800"),
         ("\u202e\u00a0\U000e0001", r"\u202e\u00a0\udb40\udc01"),
         ("a" + " " * 42 + "b", "a" + " " * 40 + r"\u0020\u0020b"),
+        ("\u3164\u2800\ufe0f", r"\u3164\u2800\ufe0f"),
+        (r"\u115f\udb40\uDD00", r"\u115f\udb40\uDD00"),
         (r"\u0020\\u0041", r"\u0020\\u0041"),
     ],
 )

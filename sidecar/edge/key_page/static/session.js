@@ -55,7 +55,7 @@ export class Session {
   async signOut() {
     const token = this.#token;
     this.#token = "";
-    if (this.#revocation === null || !token) return;
+    if (!this.#revocation || !token) return;
     const body = new URLSearchParams({ token, token_type_hint: "access_token", client_id: this.#settings.clientId });
     await fetch(this.#revocation, { method: "POST", body, credentials: "omit", redirect: "error", keepalive: true }).catch(() => null);
   }
