@@ -15,10 +15,10 @@ _TOKEN: Final = re.compile(r'[ \t\n\r]*([\[\]{},:]|[-+.0-9A-Za-z]+|"(?:[^"\\]|\\
 _BRACKETS: Final = frozenset("[]{}")
 _MARKS: Final = _BRACKETS | frozenset(",:")
 _WRITTEN: Final = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|[^ -~]| {41,}", re.DOTALL
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|[^ -~]", re.DOTALL
 )
-"""In a string: an escape (a surrogate pair is one), what is not plain ASCII, or a long run of spaces."""
-_MOST_SPACES: Final = 40
+"""In a string: an escape (a surrogate pair is one), or what is not plain ASCII."""
+_MANY_SPACES: Final = re.compile("(?<= {40}) +")
 _INDENT: Final = "  "
 _DEEPEST_INDENT: Final = 20
 
@@ -75,7 +75,8 @@ def _lines(tokens: list[str]) -> str | None:
         elif part == ":":
             pieces.append(": ")
         else:
-            pieces.append(_WRITTEN.sub(_shown, part))
+            shown = _WRITTEN.sub(_shown, part)
+            pieces.append(_MANY_SPACES.sub(lambda match: "\\u0020" * len(match[0]), shown))
     return "".join(pieces).rstrip("\n ")
 
 
@@ -93,8 +94,6 @@ def _break(depth: int) -> str:
 
 def _shown(match: re.Match[str]) -> str:
     written = match[0]
-    if written[0] == " ":
-        return " " * _MOST_SPACES + "\\u0020" * (len(written) - _MOST_SPACES)
     if written[0] != "\\":
         return written if inert(written) == written else json.dumps(written)[1:-1]
     if written == "\\/":
@@ -104,4 +103,4 @@ def _shown(match: re.Match[str]) -> str:
     char = json.loads(f'"{written}"')
     if char in ('"', "\\"):
         return f"\\{char}"
-    return written if char == " " or inert(char) != char else char
+    return char if inert(char) == char else written

@@ -132,7 +132,8 @@ def test_members_have_a_line_each_and_plain_lists_one_for_all() -> None:
         ("a" + " " * 42 + "b", "a" + " " * 40 + r"\u0020\u0020b"),
         ("\u3164\u2800\ufe0f", r"\u3164\u2800\ufe0f"),
         (r"\u115f\udb40\uDD00", r"\u115f\udb40\uDD00"),
-        (r"\u0020\\u0041", r"\u0020\\u0041"),
+        (r"go\u0020on\u0020\\u0041", r"go on \\u0041"),
+        (r"\u0020" * 42 + "b", " " * 40 + r"\u0020\u0020b"),
     ],
 )
 def test_of_escapes_what_can_be_seen_is_seen_and_the_rest_stays_written_out(written: str, shown: str) -> None:
