@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Protocol
 
-import orjson
-
 from sidecar.denials import (
     InvalidApiKey,
     InvalidParams,
@@ -25,7 +23,7 @@ from sidecar.policy.identity import Signer
 from sidecar.policy.quotas import StreamLimit
 from sidecar.policy.retries import State, StateSealer
 from sidecar.questions import Call, Caller, Questions
-from sidecar.records import Confirmation
+from sidecar.records import Confirmation, Confirmed
 from sidecar.stores import ConfirmationStore, HandleStore, TooManyWait
 from sidecar.tool_classes import ToolClasses
 
@@ -102,24 +100,29 @@ class Confirmer:
             ConnectionError: the client has left.
         """
         principal, action = permit.plan.principal, progress.action
-        if action is None or not self._rules.may_apply:
+        if action is None:
             return Settled(permit)
         if action.kind != "request":
-            may_be_ours = not self._shadowed and facts.era == "legacy"
-            is_ours = may_be_ours and await self._questions.take(principal, facts, action, permit.body)
+            is_ours = await self._take(principal, facts, action, permit.body)
             return None if is_ours else Settled(permit)
         if action.tool is None or permit.body is None:
             return Settled(permit)
-        if not self._rules.needs(principal, route, self._tools.of(action.tool)):
-            return Settled(permit)
-        if self._shadowed:
+        needs = self._rules.may_apply and self._rules.needs(principal, route, self._tools.of(action.tool))
+        if needs and self._shadowed:
             needed = NotConfirmed("confirmation_needed", "A person would have to confirm this call")
             progress.shadows = shadow.noted(progress.shadows, "confirmation", needed)
+        is_due = needs and not self._shadowed
+        if not is_due and not self._carries_ours(facts, action):
             return Settled(permit)
-        self._require_judgeable(facts, action, permit.body)
-        caller.require_room()
-        binding = policy.call_binding(principal, action, permit.body)
-        return await self._confirmed(Call(principal, facts, action, permit, binding), caller, progress)
+        try:
+            self._require_judgeable(facts, action, permit.body)
+            caller.require_room()
+            asked = policy.asked_about(facts, action, permit)
+            call = Call(principal, facts, action, permit, asked, policy.call_binding(principal, asked))
+            return await self._settled(call, caller, progress, is_due=is_due)
+        except NotConfirmed as refusal:
+            refusal.of_task = facts.era == "legacy" and isinstance(action.params.get("task"), dict)
+            raise
 
     def _require_judgeable(self, facts: RequestFacts, action: Action, body: bytes) -> None:
         if policy.is_too_large(facts, action, body):
@@ -131,23 +134,62 @@ class Confirmer:
                 "never for this route.",
             )
 
-    async def _confirmed(self, call: Call, caller: Caller, progress: Progress) -> Settled:
-        given = call.action.params.get("requestState") if call.facts.era == "modern" else None
+    async def _take(self, principal: Principal, facts: RequestFacts, action: Action, body: bytes | None) -> bool:
+        """Take what is for us. What was asked before the rules were relaxed is answered all the same."""
+        if facts.era != "legacy":
+            return False
+        asks_now = self._rules.may_apply and not self._shadowed
+        if not asks_now and not policy.answers_a_question(action):
+            return False
+        return await self._questions.take(principal, facts, action, body)
+
+    def _carries_ours(self, facts: RequestFacts, action: Action) -> bool:
+        return "requestState" in action.params and facts.era == "modern" and self._sealer.is_ours(_state_of(action))
+
+    async def _settled(self, call: Call, caller: Caller, progress: Progress, *, is_due: bool) -> Settled:
+        """Take the client's word first, whatever the rule is by now; then see what the rule asks for."""
+        given = _state_of(call.action) if call.facts.era == "modern" else None
         state = self._sealer.open(given, call.binding, self._clock())
-        if state is not None and state.stage == "confirmed":
+        if state is None:
+            return await self._asked(call, caller, progress, None, call.permit.body) if is_due else Settled(call.permit)
+        body = self._without_ours(call, state)
+        by: Literal["client", "other"] = "other" if state.stage == "approved" else "client"
+        counts = by == "other" or self._approver == "caller"
+        if state.stage != "asked" and counts:
             await self._use(call, state)
-            return Settled(self._renewed(call, self._without_ours(call, state.upstream)))
+            return Settled(self._renewed(call, body, by))
+        word = _word(call.action) if state.stage == "asked" else None
+        if word is not None and (counts or word != "accept"):
+            await self._use(call, state)
+            self._require_yes(word)
+            return Settled(self._renewed(call, body, by), "client")
+        if is_due:
+            return await self._asked(call, caller, progress, state, body)
+        return Settled(self._renewed(call, body, None))
+
+    def _require_yes(self, word: policy.Word) -> None:
+        if word != "accept":
+            reason = "declined" if word == "decline" else "cancelled"
+            self._report(reason)
+            raise NotConfirmed(reason, f"The tool was not run: the question was {reason}.")
+        self._report("confirmed")
+
+    async def _asked(
+        self, call: Call, caller: Caller, progress: Progress, state: State | None, body: bytes | None
+    ) -> Settled:
+        """Ask, or find what was approved."""
         elicits = await self._elicits(call)
         channel = policy.channel(call.facts, call.action, approver=self._approver, elicits=elicits)
         if channel == "retry":
-            return await self._retried(call, state)
+            theirs = _state_of(call.action) if state is None else state.upstream
+            self._ask_to_retry(call, theirs if isinstance(theirs, str) else None)
         if channel == "stream":
             with self._place(call, progress):
                 by = await self._questions.ask(call, caller, self._require_standing)
         else:
             by = await self._find_approval(call)
         self._report("confirmed")
-        return Settled(self._renewed(call, call.permit.body), by)
+        return Settled(self._renewed(call, body, "client" if channel == "stream" else "other"), by)
 
     async def _require_standing(self, call: Call) -> None:
         """Refuse a call whose credential, session or tool has come to its end while a person was asked."""
@@ -213,25 +255,8 @@ class Confirmer:
             self._announce(approval)
         return approval
 
-    async def _retried(self, call: Call, state: State | None) -> Settled:
-        """Let the client come back with the answer: nothing of this is kept here but that it was used."""
-        params = call.action.params
-        answers = params.get("inputResponses")
-        answer = answers.get(policy.ANSWER_KEY) if isinstance(answers, dict) else None
-        if state is None or answer is None:
-            theirs = params.get("requestState") if state is None else state.upstream
-            self._ask_to_retry(call, theirs if isinstance(theirs, str) else None)
-        await self._use(call, state)
-        word = policy.word(answer)
-        if word != "accept":
-            reason = "declined" if word == "decline" else "cancelled"
-            self._report(reason)
-            raise NotConfirmed(reason, f"The tool was not run: the question was {reason}.")
-        self._report("confirmed")
-        return Settled(self._renewed(call, self._without_ours(call, state.upstream)), "client")
-
     def _ask_to_retry(self, call: Call, upstream: str | None) -> NoReturn:
-        params = policy.elicitation(policy.message(call.action, call.principal.account), mode=True)
+        params = policy.elicitation(policy.message(call.asked, call.principal.account), mode=True)
         state = self._sealer.seal(
             "asked", call.binding, upstream, now=self._clock(), entropy=self._entropy(retries.ENTROPY_BYTES)
         )
@@ -245,42 +270,26 @@ class Confirmer:
             self._report("replayed")
             raise NotConfirmed("replayed", "The tool was not run: this answer was used before. Call again without it.")
 
-    def _without_ours(self, call: Call, upstream: str | None) -> bytes:
+    def _without_ours(self, call: Call, state: State) -> bytes:
         try:
-            return retries.without_ours(call.permit.body or b"", upstream)
+            return retries.without_ours(call.permit.body or b"", state)
         except ValueError as error:
             raise InvalidParams("arguments_unreadable", "The arguments hold a number that is too long") from error
 
-    def _renewed(self, call: Call, body: bytes | None) -> Permit:
+    def _renewed(self, call: Call, body: bytes | None, by: Literal["client", "other"] | None) -> Permit:
         """Sign again: what was signed when the call came may be too old by now, or was of another body."""
         permit = outbound.renewed(self._signer, call.permit, body, now=self._clock(), nonce=self._nonce())
-        if call.facts.era == "legacy":
+        if call.facts.era == "legacy" or by is None:
             return permit
-        return replace(permit, plan=replace(permit.plan, confirmed=call.binding))
+        return replace(permit, plan=replace(permit.plan, confirmed=Confirmed(call.binding, by)))
 
 
-class Envelopes:
-    """Puts the state of an upstream that asks for more after a confirmation into one of ours, which says so."""
+def _state_of(action: Action) -> object:
+    return action.params.get("requestState")
 
-    def __init__(self, sealer: StateSealer, clock: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
-        self._sealer = sealer
-        self._clock = clock
-        self._entropy = entropy
 
-    def put(self, binding: str, message: bytes) -> bytes:
-        """Return the answer as the client gets it; the very same one when it asks for nothing."""
-        try:
-            document = orjson.loads(message)
-        except orjson.JSONDecodeError:
-            return message
-        if not retries.asks_for_input(document):
-            return message
-        theirs = document["result"].get("requestState")
-        state = self._sealer.seal(
-            "confirmed",
-            binding,
-            theirs if isinstance(theirs, str) else None,
-            now=self._clock(),
-            entropy=self._entropy(retries.ENTROPY_BYTES),
-        )
-        return retries.with_state(message, state)
+def _word(action: Action) -> policy.Word | None:
+    """Return what the client came back with; None where it has no answer to our question."""
+    answers = action.params.get("inputResponses")
+    answer = answers.get(policy.ANSWER_KEY) if isinstance(answers, dict) else None
+    return None if answer is None else policy.word(answer)

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from sidecar.approvals import Approvals
 from sidecar.approvals_api import ApprovalsApi
 from sidecar.config import Config
-from sidecar.confirmer import Confirmer, Envelopes
+from sidecar.confirmer import Confirmer
 from sidecar.edge.http.asking import Confirming
 from sidecar.edge.http.front import Front
 from sidecar.edge.telemetry import Telemetry
 from sidecar.edge.webhook import Webhook
+from sidecar.envelopes import Envelopes
 from sidecar.lasting import Lasting
 from sidecar.model import IdentityKey, Principal, Progress
 from sidecar.policy.confirmation import Rules

@@ -115,6 +115,8 @@ class NotConfirmed(Denial):
     def __init__(self, reason: str, message: str, *, result: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason, message)
         self.result = result
+        self.of_task = False
+        """Its call asked for a task (MCP 2025-11-25), which no result can say: then it is an error."""
 
 
 class AccountUnusable(Denial):

@@ -14,6 +14,7 @@ from sidecar.denials import BadGateway, Denial, StoreUnavailable
 from sidecar.model import Handle, Headers, Principal, ResponsePlan
 from sidecar.policy import sessions
 from sidecar.policy.listing import FilterPolicy, ListAnswer, filters, visible_tools
+from sidecar.records import Confirmed
 from sidecar.stores import HandleStore
 from sidecar.tool_classes import ToolClasses
 
@@ -22,7 +23,7 @@ T = TypeVar("T")
 EndSession = Callable[[Principal, str], Awaitable[None]]
 """Asks the upstream, in the name of whom it was given to, to forget a session; may raise any `Denial`."""
 
-Envelope = Callable[[str, bytes], bytes]
+Envelope = Callable[[Confirmed, bytes], bytes]
 """Puts what an upstream asks for, after a confirmation of this, into an answer that says that it was confirmed."""
 
 _END_SESSION_S: Final = 2.0
@@ -77,7 +78,7 @@ class Handover:
         """
         if plan.makes_task:
             await self._note_task(plan, message)
-        if plan.confirmed:
+        if plan.confirmed is not None:
             try:
                 message = await self._work(message, self._envelope, plan.confirmed, message)
             except ValueError as problem:

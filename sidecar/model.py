@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sidecar.denials import ShadowRefusal
-from sidecar.records import KeyRecord
+from sidecar.records import Confirmed, KeyRecord
 
 SCOPES: Final = ("mcp:full", "mcp:read", "mcp:tools:call", "mcp:tools:list", "mcp:resources:read")
 """Every scope there is, in the order in which they are written to headers and records."""
@@ -276,12 +276,12 @@ class ResponsePlan:
     shows: tuple[Literal["tools", "tasks"], ...] = ()  # lists of which only what the principal may see is shown
     lists: Literal["tools", "tasks"] | None = None  # what is asked for a list of: the answer is that, or an error
     elicits: bool = False  # the client that begins a session can ask a person
-    confirmed: str = ""  # what a person said yes to, for an answer that asks for more; see `policy.retries`
+    confirmed: Confirmed | None = None  # for an answer that asks for more; see `policy.retries`
 
     @property
     def reads_messages(self) -> bool:
         """Whether the answer's messages have to be looked at, and not only passed on."""
-        return self.makes_task or bool(self.shows or self.confirmed)
+        return self.makes_task or bool(self.shows) or self.confirmed is not None
 
 
 @per_request(frozen=True, slots=True)

@@ -51,7 +51,9 @@ class Call:
     facts: RequestFacts
     action: Action
     permit: Permit
+    asked: policy.Asked
     binding: str
+    """Of `asked` and the caller."""
 
     def to_confirm(
         self,
@@ -74,12 +76,13 @@ class Call:
             subject=self.principal.subject,
             client_id=self.principal.client_id,
             tool=str(self.action.tool),
-            message=policy.message(self.action, self.principal.account),
+            message=policy.message(self.asked, self.principal.account),
             created_at=now,
             expires_at=now + lives_s,
             credential=self.principal.kind,
             arguments=arguments,
             is_cut=is_cut,
+            besides=policy.besides(self.asked) if kind == "approval" else None,
         )
 
 
@@ -194,8 +197,8 @@ class Questions:
         """Take an answer to a question of ours, or the cancellation of a call that waits: no upstream knows of it."""
         account = principal.account
         session = policy.session_digest(sessions.session_of(facts, action))
-        if action.kind == "response" and isinstance(action.id, str) and policy.QUESTION_ID.fullmatch(action.id):
-            asked = await self._store.confirmation(account, action.id.removeprefix("sc-"))
+        if policy.answers_a_question(action):
+            asked = await self._store.confirmation(account, str(action.id).removeprefix("sc-"))
             if asked is None:
                 return False
             if policy.may_answer(asked, principal, session):

@@ -176,9 +176,21 @@ class Confirmation:
     """The JSON text of an approval's arguments, perhaps cut; None where there are none."""
     is_cut: bool = False
     """The arguments are longer than what is kept of them."""
+    besides: str | None = None
+    """What an approval's call says besides its arguments, as people read it; see `policy.confirmation.besides`."""
     state: ConfirmationState = "waiting"
     decided_by: str | None = None
     """*client*, *operator*, or *subject:* and the subject of the token that decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What a person said yes to."""
+
+    binding: str
+    """See `policy.confirmation.call_binding`."""
+    by: Literal["client", "other"]
+    """*client*: the caller's own said so. *other*: somebody else approved it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ CEILING_FUNCTION_LINES = 40
 INSIDE = {
     *("gateway", "guard", "authenticators", "keyring", "catalogue", "offline", "management", "handover", "looking"),
     *("pinning", "tool_classes", "activity", "key_activity", "confirmer", "questions", "approvals", "approvals_api"),
+    "envelopes",
 }
 PURE = {"model", "records", "denials", "bounded"}
 MAY_IMPORT: dict[str, set[str]] = {

@@ -73,6 +73,7 @@ def _words(approval: dict[str, Any]) -> str:
         ("account", approval["account"]),
         ("caller", f"{inert(caller['subject'])}{client}"),
         ("tool", inert(approval["tool"])),
+        *[("besides", inert(line)) for line in (approval["besides"] or "").splitlines()],
         ("asked", f"{approval['createdAt']}, until {approval['expiresAt']}"),
     ]
     if approval["decidedBy"] is not None:

@@ -51,6 +51,7 @@ def describe(approval: Confirmation, now: float) -> dict[str, Any]:
         if approval.arguments is None
         else readable.laid_out(approval.arguments, is_cut=approval.is_cut),
         "argumentsCut": approval.is_cut,
+        "besides": approval.besides,
         "caller": {
             "credential": approval.credential,
             "subject": approval.subject,

@@ -6,14 +6,16 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
 
 from sidecar.denials import InvalidParams
-from sidecar.model import Action, CredentialKind, Principal, RequestFacts, Route, ToolClass
+from sidecar.model import Action, CredentialKind, Permit, Principal, RequestFacts, Route, ToolClass
 from sidecar.policy import jsonparts
+from sidecar.policy.headers import of_the_call
 from sidecar.policy.lookalikes import BLANK
 from sidecar.policy.sessions import owner
 from sidecar.records import Confirmation, ConfirmationState
@@ -51,6 +53,8 @@ MOST_WAITING: Final = 100
 """Approvals of one account that nobody has decided on: what is kept has a bound, and nobody reads a longer list."""
 _STRICTEST_LAST: Final[tuple[ToolsThatNeedIt, ...]] = ("never", "declared", "writes")
 _CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+_CARRIED: Final = ("_meta", "requestState", "inputResponses")
+"""Members of `params` that may differ from one try of a call to the next; the last two since 2026-07-28."""
 _SHOWN_OF_VALUE: Final = 200
 _SHOWN_ARGUMENTS: Final = 20
 _SHOWN_OF_NAME: Final = 80
@@ -86,6 +90,20 @@ class Rules:
         if route.confirmation != "inherit":
             return route.confirmation
         return self._tools if kind == "jwt" else "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person is asked about: all that the upstream sees of a call, but what differs from one try to the next."""
+
+    tool: str
+    params: Mapping[str, Any]
+    """Without `_meta`; since 2026-07-28 also without what a client carries. Numbers are their text."""
+    target: str
+    query: str
+    """The client's own part of the target's."""
+    lines: list[tuple[str, str]]
+    """See `headers.of_the_call`."""
 
 
 def channel(facts: RequestFacts, action: Action, *, approver: Literal["caller", "other"], elicits: bool) -> Channel:
@@ -137,15 +155,27 @@ def is_too_large(facts: RequestFacts, action: Action, body: bytes) -> bool:
     return len(body) - sum(len(orjson.dumps(value)) for value in carried) > JUDGED_BYTES
 
 
-def call_binding(principal: Principal, action: Action, body: bytes) -> str:
-    """Return a digest of who calls what with what: every other caller, tool or argument has another.
+def asked_about(facts: RequestFacts, action: Action, permit: Permit) -> Asked:
+    """Return what a person is asked about before this call of a tool is made.
 
-    Of a number its text counts, because some parsers read different ones alike. How the members are ordered, and what
-    differs from one try to the next (the request's id, `_meta`), does not count.
+    Raises:
+        InvalidParams: its arguments are no object, and so could not be shown by their names.
     """
-    params = json.loads(body, parse_int=_Number, parse_float=_Number)["params"]
-    asked = {name: params.get(name) for name in ("arguments", "task")}
-    return _digest("call", principal.account, owner(principal), str(action.tool), _canonical(asked))
+    params = json.loads(permit.body or b"", parse_int=_Number, parse_float=_Number)["params"]
+    if not isinstance(params.get("arguments"), dict | None):
+        raise InvalidParams("arguments_malformed", "arguments must be an object")
+    left_out = _CARRIED if facts.era == "modern" else _CARRIED[:1]
+    kept = {name: value for name, value in params.items() if name not in left_out}
+    return Asked(str(action.tool), kept, permit.target, facts.query or "", of_the_call(permit.headers))
+
+
+def call_binding(principal: Principal, asked: Asked) -> str:
+    """Return a digest of who calls what with what: all that the upstream sees of another call has another.
+
+    Of a number its text counts, because some parsers read different ones alike. How members are ordered does not.
+    """
+    parts = [asked.tool, asked.target, [list(line) for line in asked.lines], asked.params]
+    return _digest("call", principal.account, owner(principal), *(_written(part, sorted) for part in parts))
 
 
 def arguments_text(body: bytes) -> tuple[str | None, bool]:
@@ -165,6 +195,12 @@ def arguments_text(body: bytes) -> tuple[str | None, bool]:
     return whole[:KEPT_OF_ARGUMENTS].decode(errors="ignore"), len(whole) > KEPT_OF_ARGUMENTS
 
 
+def answers_a_question(action: Action) -> bool:
+    """Tell whether this may be the answer to a question of ours."""
+    is_named = action.kind == "response" and isinstance(action.id, str)
+    return is_named and QUESTION_ID.fullmatch(str(action.id)) is not None
+
+
 def request_binding(principal: Principal, session: str, request_id: object) -> str:
     """Return a digest of the client's own request: a number is never a string."""
     return _digest("request", principal.account, owner(principal), session, json.dumps(request_id))
@@ -180,19 +216,19 @@ def may_answer(asked: Confirmation, principal: Principal, session: str) -> bool:
     return asked.kind == "question" and asked.owner == owner(principal) and asked.session == session
 
 
-def message(action: Action, account: str) -> str:
+def message(asked: Asked, account: str) -> str:
     """Return what the person is asked. Names and values may have been chosen to mislead: they can't look like our text.
 
-    Long ones are cut, and it says so. Every argument is named, up to 20.
+    Long ones are cut, and it says so. Every argument is named, up to 20, and as much of what comes besides them.
     """
-    arguments = action.params.get("arguments")
-    members = list(arguments.items()) if isinstance(arguments, dict) else []
-    lines = [f"Run {_shown(str(action.tool), _SHOWN_OF_NAME)} on account {_shown(account, 128)}?"]
-    for name, value in members[:_SHOWN_ARGUMENTS]:
-        lines.append(f"{_shown(name, _SHOWN_OF_NAME)}: {_shown(value, _SHOWN_OF_VALUE)}")
-    if len(members) > _SHOWN_ARGUMENTS:
-        lines.append(f"and {len(members) - _SHOWN_ARGUMENTS} more arguments that are not shown")
-    return "\n".join(lines)
+    head = f"Run {_shown(asked.tool, _SHOWN_OF_NAME)} on account {_shown(account, 128)}?"
+    arguments = [("", name, value) for name, value in (asked.params.get("arguments") or {}).items()]
+    return "\n".join([head, *_rows(arguments, "arguments"), *_besides(asked)])
+
+
+def besides(asked: Asked) -> str | None:
+    """Return what comes besides tool and arguments, as the person reads it, a line for each; None for nothing."""
+    return "\n".join(_besides(asked)) or None
 
 
 def approval_text(approval: Confirmation, public_url: str) -> str:
@@ -220,15 +256,30 @@ class _Number(str):
     __slots__ = ()
 
 
-def _canonical(value: object) -> str:
-    """Write a value so that equal ones, and no others, have the same text."""
+def _besides(asked: Asked) -> list[str]:
+    found = [("parameter ", name, value) for name, value in asked.params.items() if name not in ("name", "arguments")]
+    found += [("header ", name, value) for name, value in asked.lines]
+    parts = [part.partition("=") for part in asked.query.split("&") if part]
+    found += [("query ", name, value) for name, _, value in parts]
+    return _rows(found, "parameters, headers and parts of the query")
+
+
+def _rows(found: list[tuple[str, str, Any]], kind: str) -> list[str]:
+    shown = found[:_SHOWN_ARGUMENTS]
+    rows = [f"{mark}{_shown(name, _SHOWN_OF_NAME)}: {_shown(value, _SHOWN_OF_VALUE)}" for mark, name, value in shown]
+    more = len(found) - len(shown)
+    return [*rows, f"and {more} more {kind} that are not shown"] if more else rows
+
+
+def _written(value: object, order: Callable[[Iterable[str]], Iterable[str]] = iter) -> str:
+    """Write a value with its numbers as they came: sorted, equal ones and no others have the same text."""
     if isinstance(value, _Number):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(name)}:{_canonical(value[name])}" for name in sorted(value)) + "}"
+        return "{" + ", ".join(f"{_written(name)}: {_written(value[name], order)}" for name in order(value)) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_canonical, value)) + "]"
-    return json.dumps(value)
+        return "[" + ", ".join([_written(one, order) for one in value]) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _digest(*parts: str) -> str:
@@ -236,7 +287,7 @@ def _digest(*parts: str) -> str:
 
 
 def _shown(value: object, most: int) -> str:
-    text = "".join(map(_visible, json.dumps(value, ensure_ascii=False)))
+    text = "".join(map(_visible, _written(value)))
     for mark, harmless in _SPOKEN.items():
         text = text.replace(mark, harmless)
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more characters)"

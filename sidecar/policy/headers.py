@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from sidecar.denials import InvalidRequest, UnsupportedMediaType
-from sidecar.model import RequestFacts
+from sidecar.model import Headers, RequestFacts
 
 _PASSED: Final = {
     "accept": b"Accept",
@@ -23,6 +23,7 @@ _PASSED: Final = {
     "tracestate": b"tracestate",
     "baggage": b"baggage",
 }
+_PASSED_NAMES: Final = frozenset(_PASSED.values())
 _JUDGED: Final = frozenset({"content-type", "mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"})
 """What was judged must also be what is sent, so these can't be called hop-by-hop."""
 _PASSED_PREFIX: Final = "mcp-param-"
@@ -96,6 +97,15 @@ def to_upstream(facts: RequestFacts, pass_headers: frozenset[str], *, session: s
     if session is not None:
         lines.append((b"Mcp-Session-Id", session.encode("latin-1")))
     return lines
+
+
+def of_the_call(lines: Headers) -> list[tuple[str, str]]:
+    """Return, of lines that go upstream, those that may say what a call is to do, sorted by name.
+
+    They are the client's `Mcp-Param-*` lines and those of `pass_headers`, which alone keep the lower case of `collect`.
+    """
+    own = [line for line in lines if line[0] == line[0].lower() and line[0] not in _PASSED_NAMES]
+    return sorted((name.decode("latin-1"), value.decode("latin-1")) for name, value in own)
 
 
 def require_plain_framing(headers: Mapping[str, str], version: tuple[int, int]) -> None:

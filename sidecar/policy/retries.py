@@ -31,12 +31,16 @@ _PREFIX: Final = "sc1."
 _CONTEXT: Final = b"mcp-sidecar confirmation"
 
 
+Stage = Literal["asked", "confirmed", "approved"]
+"""*asked*: a person is being asked by us. Said yes has, and the upstream asked for something more: *confirmed*, the
+caller's own client; *approved*, somebody else."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What we give a client to come back with."""
 
-    stage: Literal["asked", "confirmed"]
-    """*asked*: a person is being asked by us. *confirmed*: they said yes, and the upstream asked for something more."""
+    stage: Stage
     id: str
     """For using it once."""
     binding: str
@@ -55,7 +59,7 @@ class StateSealer:
 
     def seal(
         self,
-        stage: Literal["asked", "confirmed"],
+        stage: Stage,
         binding: str,
         upstream: str | None,
         *,
@@ -67,6 +71,10 @@ class StateSealer:
         content = orjson.dumps([stage, state_id, binding, now + self._ttl_s, upstream])
         sealed = nonce + self._ciphers[0].encrypt(nonce, content, _CONTEXT)
         return _PREFIX + base64.urlsafe_b64encode(sealed).decode()
+
+    def is_ours(self, text: object) -> bool:
+        """Tell whether this was sealed here, for whatever call; of what a sidecar behind us has sealed it was not."""
+        return isinstance(text, str) and text.startswith(_PREFIX) and self._opened(text) is not None
 
     def open(self, text: object, binding: str, now: float) -> State | None:
         """Return what a client came back with; None for what is not ours, and is for the upstream to judge.
@@ -97,11 +105,13 @@ class StateSealer:
         return None
 
 
-def without_ours(body: bytes, upstream: str | None) -> bytes:
+def without_ours(body: bytes, state: State) -> bytes:
     """Return a call without our question's answer and with the upstream's own state in place of ours, or without any.
 
+    Once we have asked, whatever answer comes again is the upstream's: it may ask by the same name, as a sidecar does.
     Every value that stays keeps its bytes.
     """
+    ours = {ANSWER_KEY} if state.stage == "asked" else set()
     text = body.decode()
     params = jsonparts.read(text, 2).value["params"]
     members: dict[str, str] = {}
@@ -109,13 +119,13 @@ def without_ours(body: bytes, upstream: str | None) -> bytes:
         member = text[part.begin : part.end]
         if name == "inputResponses" and isinstance(part.value, dict):
             responses = jsonparts.read(member, 1).value
-            kept = {key: member[one.begin : one.end] for key, one in responses.items() if key != ANSWER_KEY}
+            kept = {key: member[one.begin : one.end] for key, one in responses.items() if key not in ours}
             if kept:
                 members[name] = _object(kept)
         elif name != "requestState":
             members[name] = member
-    if upstream is not None:
-        members["requestState"] = json.dumps(upstream)
+    if state.upstream is not None:
+        members["requestState"] = json.dumps(state.upstream)
     return jsonparts.edited(text, [(params.begin, params.end, _object(members))]).encode()
 
 

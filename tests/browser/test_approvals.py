@@ -54,14 +54,14 @@ def asked(answer: httpx.Response) -> str:
     return found[0]
 
 
-def ask_with(served: Served, key: str, arguments: str) -> str:
+def ask_with(served: Served, key: str, arguments: str, query: str = "") -> str:
     """Make a call with arguments that are written just so, and return the path of its page."""
     assert served.call(key).status_code == 200  # and so the sidecar knows the tools
     message, routing = modern(request("tools/call", {"name": ASKED_ABOUT, "arguments": {"here": 1}}))
     lines = {**routing, "X-API-Key": key, "Accept": "application/json, text/event-stream"}
     body = json.dumps(message).replace('{"here": 1}', arguments)
     lines["Content-Type"] = "application/json"
-    return asked(httpx.post(served.url + KEY_ROUTE, content=body.encode(), headers=lines, trust_env=False))
+    return asked(httpx.post(served.url + KEY_ROUTE + query, content=body.encode(), headers=lines, trust_env=False))
 
 
 def delete(served: Served, key: str, transaction: str) -> httpx.Response:
@@ -141,6 +141,14 @@ def test_long_arguments_stand_above_the_buttons_whole(served: Served, tab: Tab, 
     sign_in(tab, served, ask_with(served, key, written))
     assert '"member 499": 499' in tab.read("#arguments code")
     assert tab.run(SEEN_WHOLE)
+
+
+def test_what_the_server_sees_besides_the_arguments_is_shown_too(served: Served, tab: Tab, key: str) -> None:
+    sign_in(tab, served, ask_with(served, key, '{"id": "t-1"}', "?project_ref=PRODUCTION&read_only=%3Cb%3E"))
+    assert tab.read("#besides").split("\n") == ['query "project_ref": "PRODUCTION"', 'query "read_only": "%3Cb%3E"']
+    sign_in(tab, served, ask_with(served, key, '{"id": "t-2"}'))
+    tab.find("#arguments code")
+    assert not tab.count("#besides")
 
 
 def test_arguments_that_are_not_shown_whole_are_told_of(served: Served, tab: Tab, key: str) -> None:

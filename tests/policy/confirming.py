@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sidecar.model import Action, CredentialKind, Principal
+from sidecar.model import Action, CredentialKind, Headers, Permit, Principal, ResponsePlan
 from sidecar.policy import jsonrpc
+from sidecar.policy.confirmation import Asked, asked_about
 from sidecar.records import Confirmation, KeyRecord
+from tests.policy.facts import facts
 
 NOW = 1_790_000_000.0
 
@@ -28,6 +30,23 @@ def call_body(tool: str = "drop", arguments: object = None, **params: Any) -> by
 
 def call(tool: str = "drop", arguments: object = None, **params: Any) -> Action:
     return jsonrpc.action(jsonrpc.parse(call_body(tool, arguments, **params)), "legacy")
+
+
+def asked(
+    body: bytes | None = None,
+    *,
+    query: str | None = None,
+    headers: Headers = (),
+    version: str = "2025-11-25",
+    **changes: Any,
+) -> Asked:
+    """Return what a person is asked about, of a call that is made of these changes unless its body is given."""
+    body = call_body(**changes) if body is None else body
+    message = jsonrpc.parse(body)
+    seen = facts(("MCP-Protocol-Version", version), query=query)
+    target = "/mcp" if query is None else f"/mcp?{query}"
+    permit = Permit("POST", target, headers, body, (), ResponsePlan(caller(), seen.era, 60))
+    return asked_about(seen, jsonrpc.action(message, seen.era), permit)
 
 
 def confirmation(**changes: Any) -> Confirmation:

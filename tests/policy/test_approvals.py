@@ -42,6 +42,7 @@ def test_all_is_told_that_a_person_needs_to_decide() -> None:
         "arguments": '{"id":42}',
         "argumentsShown": '{\n  "id": 42\n}',
         "argumentsCut": False,
+        "besides": None,
         "caller": {"credential": "jwt", "subject": "ann", "clientId": "web"},
         "account": "acme",
         "createdAt": "2026-09-21T14:13:20Z",

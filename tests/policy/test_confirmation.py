@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.model import Principal, Route, ToolClass
+from sidecar.denials import InvalidParams
+from sidecar.model import Action, Principal, Route, ToolClass
 from sidecar.policy import confirmation
 from sidecar.policy.confirmation import MOVES, Rules, ToolsThatNeedIt
 from tests.policy import confirming
@@ -161,7 +162,7 @@ def test_a_call_is_judged_up_to_64_kib_and_what_its_client_carries(
 
 
 def binding(principal: Principal | None = None, **changes: Any) -> str:
-    return confirmation.call_binding(principal or caller(), call(**changes), call_body(**changes))
+    return confirmation.call_binding(principal or caller(), confirming.asked(**changes))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,12 @@ def binding(principal: Principal | None = None, **changes: Any) -> str:
         {"arguments": {}},
         {"arguments": {"id": [42]}},
         {"task": {"ttl": 1}},
+        {"connection": "prod"},
+        {"requestState": "of an upstream that does not care for revisions"},
+        {"query": "project_ref=PRODUCTION"},
+        {"query": ""},
+        {"headers": ((b"mcp-param-database", b"PRODUCTION"),)},
+        {"headers": ((b"x-project", b"PRODUCTION"),)},
         {"principal": caller(credential_id="bob")},
         {"principal": caller(account="other")},
         {"principal": caller(kind="api_key")},
@@ -191,9 +198,28 @@ def test_numbers_that_some_parsers_read_alike_are_different_arguments() -> None:
 
 def test_the_order_of_arguments_and_what_changes_with_each_try_do_not_count() -> None:
     again = call_body(arguments={"b": [1, None], "a": True}, _meta={"progressToken": 1}).replace(b'"id": 7', b'"id": 8')
-    action = call(arguments={"a": True, "b": [1, None]})
 
-    assert confirmation.call_binding(caller(), action, again) == binding(arguments={"a": True, "b": [1, None]})
+    assert binding(body=again) == binding(arguments={"a": True, "b": [1, None]})
+
+
+def test_what_a_client_carries_does_not_count_where_the_protocol_has_it_carry_something() -> None:
+    again: dict[str, Any] = {"requestState": "R", "inputResponses": {"a": {}}, "version": "2026-07-28"}
+
+    assert binding(**again) == binding(version="2026-07-28")
+
+
+def test_headers_that_say_nothing_of_what_is_called_do_not_count() -> None:
+    headers = ((b"Accept", b"*/*"), (b"traceparent", b"00-1"), (b"X-Request-Id", b"1"), (b"Signature", b"x"))
+
+    assert binding(headers=headers) == binding()
+    assert binding(headers=((b"x-a", b"1"), (b"x-b", b"2"))) == binding(headers=((b"x-b", b"2"), (b"x-a", b"1")))
+
+
+@pytest.mark.parametrize("arguments", ['{"table":"users"}', ["users"], 1, False])
+def test_arguments_that_are_no_object_are_refused(arguments: object) -> None:
+    with pytest.raises(InvalidParams) as refused:
+        confirming.asked(arguments=arguments)
+    assert refused.value.reason == "arguments_malformed"
 
 
 def test_a_number_is_another_request_id_than_its_text() -> None:
@@ -212,31 +238,63 @@ def test_only_who_was_asked_may_answer_and_only_in_the_same_session() -> None:
 
 
 def test_the_question_names_tool_account_and_every_argument() -> None:
-    text = confirmation.message(call("drop", {"id": 42, "why": "done"}), "acme")
+    text = confirmation.message(confirming.asked(arguments={"id": 42, "why": "done"}), "acme")
 
     assert text == 'Run "drop" on account "acme"?\n"id": 42\n"why": "done"'
 
 
 def test_a_long_value_is_cut_and_the_question_says_so() -> None:
-    text = confirmation.message(call("drop", {"a": "x" * 1000, "b": "seen"}), "acme")
+    text = confirmation.message(confirming.asked(arguments={"a": "x" * 1000, "b": "seen"}), "acme")
 
     assert "(802 more characters)" in text
     assert '"b": "seen"' in text
 
 
 def test_too_many_arguments_are_counted() -> None:
-    text = confirmation.message(call("drop", {f"a{number}": number for number in range(25)}), "acme")
+    text = confirmation.message(confirming.asked(arguments={f"a{number}": number for number in range(25)}), "acme")
 
     assert text.endswith("and 5 more arguments that are not shown")
 
 
-def test_arguments_that_are_none_are_not_shown() -> None:
-    assert confirmation.message(call("drop", []), "acme") == 'Run "drop" on account "acme"?'
+@pytest.mark.parametrize("params", [b"", b',"arguments":null', b',"arguments":{}'])
+def test_arguments_that_are_none_are_not_shown(params: bytes) -> None:
+    body = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"drop"%b}}' % params
+
+    assert confirmation.message(confirming.asked(body), "acme") == 'Run "drop" on account "acme"?'
+
+
+def test_numbers_are_shown_as_they_are_sent() -> None:
+    numbers = b'{"n":98765432109876543210,"of":[0.30000000000000000000000001,1e2],"in":{"a":1.0}}'
+    body = call_body().replace(b'{"id": 42}', numbers)
+
+    text = confirmation.message(confirming.asked(body), "acme")
+
+    assert text.endswith('"n": 98765432109876543210\n"of": [0.30000000000000000000000001, 1e2]\n"in": {"a": 1.0}')
+
+
+def test_what_comes_besides_the_arguments_is_shown_too() -> None:
+    asked = confirming.asked(
+        connection="prod", query="project_ref=A&read_only", headers=((b"x-project", b"B"),), _meta={"a": 1}
+    )
+
+    rows = ['parameter "connection": "prod"', 'header "x-project": "B"']
+    rows += ['query "project_ref": "A"', 'query "read_only": ""']
+    assert confirmation.besides(asked) == "\n".join(rows)
+    assert confirmation.message(asked, "acme").split("\n") == ['Run "drop" on account "acme"?', '"id": 42', *rows]
+    assert confirmation.besides(confirming.asked()) is None
+
+
+def test_too_much_besides_the_arguments_is_counted() -> None:
+    asked = confirming.asked(query="&".join(f"a{number}=1" for number in range(23)))
+
+    assert str(confirmation.besides(asked)).endswith(
+        "and 3 more parameters, headers and parts of the query that are not shown"
+    )
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_what_a_client_chose_cannot_pass_for_our_text(name: str, value: str) -> None:
-    lines = confirmation.message(call("drop", {name: value}), "acme").split("\n")
+    lines = confirmation.message(confirming.asked(arguments={name: value}), "acme").split("\n")
 
     assert len(lines) == 2
     for mark in ("<", ">", "`", "://", "](", "\u202e", "\u200b", "\r", "\u2028"):
@@ -245,7 +303,7 @@ def test_what_a_client_chose_cannot_pass_for_our_text(name: str, value: str) -> 
 
 @pytest.mark.parametrize("char", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u034f", "\ufe0f", "\U000e0100", "\u2800"])
 def test_what_nobody_sees_is_written_out(char: str) -> None:
-    assert confirmation.message(call("drop", {"table": f"users{char}"}), "acme").isascii()
+    assert confirmation.message(confirming.asked(arguments={"table": f"users{char}"}), "acme").isascii()
 
 
 def test_who_waits_for_an_approval_is_told_what_to_do() -> None:
@@ -253,6 +311,16 @@ def test_who_waits_for_an_approval_is_told_what_to_do() -> None:
 
     assert "https://mcp.example/approvals/" + "a" * 32 in text
     assert "sidecar approvals approve " + "a" * 32 in text
+
+
+def test_only_an_answer_by_one_of_our_ids_is_one_of_ours() -> None:
+    for action, is_ours in (
+        (Action("response", id="sc-" + "0" * 32), True),
+        (Action("response", id="sc-0"), False),
+        (Action("response", id=1), False),
+        (Action("request", id="sc-" + "0" * 32), False),
+    ):
+        assert confirmation.answers_a_question(action) is is_ours
 
 
 @given(st.lists(st.sampled_from(sorted(MOVES)), max_size=12))

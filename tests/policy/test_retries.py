@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sidecar.denials import InvalidParams
 from sidecar.model import IdentityKey
 from sidecar.policy import retries
-from sidecar.policy.retries import StateSealer
+from sidecar.policy.retries import State, StateSealer
 
 KEY = IdentityKey("one", "ed25519", b"1" * 32)
 OTHER = IdentityKey("two", "hmac-sha256", b"2" * 40)
@@ -23,14 +23,16 @@ def sealer(*keys: IdentityKey) -> StateSealer:
     return StateSealer(keys or (KEY,), ttl_s=60)
 
 
+def state(stage: retries.Stage, upstream: str | None = None) -> State:
+    return State(stage, "id", "call", NOW + 60, upstream)
+
+
 def test_what_was_sealed_is_opened_again() -> None:
     sealed = sealer().seal("confirmed", "call", "theirs", now=NOW, entropy=ENTROPY)
 
-    state = sealer().open(sealed, "call", NOW + 59)
+    opened = sealer().open(sealed, "call", NOW + 59)
 
-    assert state is not None
-    assert (state.stage, state.binding, state.upstream, state.expires_at) == ("confirmed", "call", "theirs", NOW + 60)
-    assert state.id == ENTROPY[12:].hex()
+    assert opened == State("confirmed", ENTROPY[12:].hex(), "call", NOW + 60, "theirs")
     assert "theirs" not in sealed
 
 
@@ -92,7 +94,7 @@ def test_our_part_of_a_retry_is_taken_out_and_all_else_keeps_its_bytes() -> None
         b'"inputResponses":{"sidecar.confirm":{"action":"accept"},"theirs":{"n":1.50}},"requestState":"sc1.x"}}'
     )
 
-    assert retries.without_ours(body, "R") == (
+    assert retries.without_ours(body, state("asked", "R")) == (
         b'{"jsonrpc":"2.0","id":8,"params": {"name":"drop","arguments":{"n":18446744073709551617},'
         b'"inputResponses":{"theirs":{"n":1.50}},"requestState":"R"}}'
     )
@@ -101,15 +103,30 @@ def test_our_part_of_a_retry_is_taken_out_and_all_else_keeps_its_bytes() -> None
 def test_a_retry_that_was_for_us_alone_becomes_a_plain_call() -> None:
     params = {"name": "drop", "inputResponses": {"sidecar.confirm": {}}, "requestState": "sc1.x"}
 
-    forwarded = json.loads(retries.without_ours(json.dumps({"id": 1, "params": params}).encode(), None))
+    forwarded = json.loads(retries.without_ours(json.dumps({"id": 1, "params": params}).encode(), state("asked")))
 
     assert forwarded == {"id": 1, "params": {"name": "drop"}}
+
+
+def test_an_answer_by_the_name_of_our_question_is_the_upstreams_once_we_have_asked() -> None:
+    body = b'{"params":{"inputResponses":{"sidecar.confirm":{"action":"accept"}},"requestState":"sc1.x"}}'
+
+    assert retries.without_ours(body, state("confirmed", "sc1.y")) == body.replace(b"sc1.x", b"sc1.y")
+
+
+def test_what_is_ours_is_known_whatever_it_is_of_and_what_only_looks_so_is_not() -> None:
+    sealed = sealer().seal("asked", "call", None, now=NOW, entropy=ENTROPY)
+
+    assert sealer().is_ours(sealed)
+    for other in (None, 1, "theirs", "sc1.", sealed.removeprefix("sc1."), sealed[:-4]):
+        assert not sealer().is_ours(other)
+    assert not sealer(OTHER).is_ours(sealed)
 
 
 def test_an_input_responses_member_that_is_no_object_stays_for_the_upstream_to_judge() -> None:
     body = json.dumps({"params": {"inputResponses": [1], "name": "drop"}}).encode()
 
-    assert json.loads(retries.without_ours(body, None)) == {"params": {"inputResponses": [1], "name": "drop"}}
+    assert json.loads(retries.without_ours(body, state("asked"))) == {"params": {"inputResponses": [1], "name": "drop"}}
 
 
 @pytest.mark.parametrize("theirs", ['"requestState":"R",', ""])

@@ -54,7 +54,8 @@ def json_rpc(
 def error_message(denial: Denial, era: Era, message_id: JsonRpcId | None) -> bytes:
     """Render a refusal as the message that it is in either kind of answer: an error, or a result that models read."""
     if isinstance(denial, NotConfirmed):
-        return orjson.dumps({"jsonrpc": "2.0", "id": message_id, "result": _result(denial, era)})
+        said = {"error": _task_error(denial)} if denial.of_task else {"result": _result(denial, era)}
+        return orjson.dumps({"jsonrpc": "2.0", "id": message_id, **said})
     return orjson.dumps({"jsonrpc": "2.0", "id": message_id, "error": _error(denial, era)})
 
 
@@ -110,6 +111,12 @@ def _result(denial: NotConfirmed, era: Era) -> Mapping[str, Any]:
         return denial.result
     text = {"content": [{"type": "text", "text": denial.message}], "isError": True}
     return text if era == "legacy" else {"resultType": "complete", **text}
+
+
+def _task_error(denial: NotConfirmed) -> dict[str, Any]:
+    """Render the refusal of a call that asked for a task. Its text is the message, which is what models get to read."""
+    data = {"errorType": denial.error_type, "message": denial.message}
+    return {"code": HTTPStatus.FORBIDDEN.value, "message": denial.message, "data": data}
 
 
 def _with_headers(response: Response, denial: Denial, challenge: str | None) -> Response:

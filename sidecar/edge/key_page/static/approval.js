@@ -64,6 +64,7 @@ function enter(session) {
         ),
         el("h3", {}, "With these arguments"),
         ...argumentsOf(approval),
+        ...besidesOf(approval),
         isOpen ? buttons(decide) : null,
       ),
     );
@@ -83,6 +84,15 @@ function argumentsOf({ arguments: text, argumentsShown, argumentsCut }) {
     el("pre", { id: "arguments", "aria-label": "Arguments" }, el("code", { dir: "ltr" }, visible(argumentsShown ?? text, { lines: true }))),
     argumentsCut ? alertOf("They are longer than what is shown: the end is missing here. Approve only if you know what it is.") : null,
   ].filter((part) => part !== null);
+}
+
+/** What else the server sees of the call: parts of the query, headers, further parameters. */
+function besidesOf({ besides }) {
+  if (besides === null) return [];
+  return [
+    el("h3", {}, "And besides"),
+    el("pre", { id: "besides", "aria-label": "Besides the arguments" }, el("code", { dir: "ltr" }, visible(besides, { lines: true }))),
+  ];
 }
 
 function caller({ credential, subject, clientId }) {
