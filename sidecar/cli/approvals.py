@@ -44,8 +44,8 @@ def add_to(commands: Commands) -> None:
             acting(partial(_decide, name), f"approvals {name}"),
             f"{does} Only while it waits, which is for confirmation.ttl_s.",
             f"sidecar approvals {name} 3f9a1c0b7d2e4a653f9a1c0b7d2e4a65",
-            more="It counts for the same caller, tool and arguments alone, and the caller has to make the call again.\n"
-            "Read the arguments first: sidecar approvals list. Running sidecars follow at once.",
+            more="It counts for the same caller and call alone, query and passed headers too; it must be made again.\n"
+            "Read what it says first: sidecar approvals list. Running sidecars follow at once.",
         )
         decide.add_argument("id", metavar="ID", help="as 'list' and the caller's answer tell it")
 

@@ -313,6 +313,13 @@ def test_who_waits_for_an_approval_is_told_what_to_do() -> None:
     assert "sidecar approvals approve " + "a" * 32 in text
 
 
+def test_who_finds_too_many_calls_waiting_is_told_to_wait() -> None:
+    text = confirmation.too_many_text()
+
+    assert "sidecar approvals list" in text
+    assert "Do not call again" in text
+
+
 def test_only_an_answer_by_one_of_our_ids_is_one_of_ours() -> None:
     for action, is_ours in (
         (Action("response", id="sc-" + "0" * 32), True),
