@@ -40,8 +40,9 @@ class ActivityWatch:
     """Counts in memory how often each key is used this hour, and now and then looks at what the store counted of it.
 
     A key is looked at within a second after its first request of the hour in this process, its 16th, 32nd, 64th and so
-    on, and likewise after refused ones; an account after its 16th, 32nd and so on. Counts of 100 000 keys are held and
-    10 000 wait at most: of more, some are looked at later. `thresholds` may be changed while it is in use.
+    on, each 500th (`min_requests`), and likewise after refused ones; an account likewise but for the first. Counts of
+    100 000 keys are held and 10 000 wait at most: of more, some are looked at later. `thresholds` may be changed while
+    it is in use.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class ActivityWatch:
     def _count(self, account: str, key_id: str, is_refused: bool) -> None:
         counted = (account, key_id, is_refused)
         self._counts[counted] = count = self._counts.get(counted, 0) + 1
-        if activity.is_due(count) and (count > 1 or key_id != activity.ALL):
+        least = self.thresholds.min_refused if is_refused else self.thresholds.min_requests
+        if activity.is_due(count, least) and (count > 1 or key_id != activity.ALL):
             self._due[account, key_id] = None
 
     async def _look_at(self, account: str, key_id: str) -> None:

@@ -65,9 +65,11 @@ async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
     await store.aclose()
 
 
-async def test_a_key_is_looked_at_at_its_first_use_of_the_hour_and_when_its_count_doubles(bed: Bed) -> None:
+async def test_a_key_is_looked_at_at_its_first_use_of_the_hour_when_its_count_doubles_and_at_each_threshold(
+    bed: Bed,
+) -> None:
     key = await bed.made()
-    for times, looks in ((1, 1), (14, 0), (1, 1), (15, 0), (1, 1), (0, 0)):
+    for times, looks in ((1, 1), (14, 0), (1, 1), (3, 0), (1, 1), (11, 0), (1, 1), (0, 0)):
         await bed.use(key, times)
         bed.read.clear()
         await bed.watch.look()

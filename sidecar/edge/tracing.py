@@ -14,9 +14,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from typing import Final
 
 from opentelemetry.context import Context
+from opentelemetry.sdk.environment_variables import OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_current_span, set_span_in_context
@@ -36,6 +38,8 @@ _NS: Final = 1_000_000_000
 _TOLD: Final = "opentelemetry.sdk"
 """Loggers that speak of settings and of the queue. Others may repeat what a client has sent."""
 
+_SAMPLERS: Final = ("always_on", "always_off", "traceidratio")
+_RATIO: Final = "traceidratio"
 Report = Callable[[str, str | None], None]
 """Hears an event's name, and the problem that it is, if it is one. It is called on the event loop."""
 
@@ -67,6 +71,7 @@ class OtlpTracer:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody is left to be told
                 loop.call_soon_threadsafe(told, event, problem)
 
+        _require_sampler(os.environ)
         self._flush_s = flush_s
         self._client = OtlpClient(endpoint, os.environ, agent=f"mcp-sidecar/{version}")
         self._sdk_log = _SdkLog(tell)
@@ -182,3 +187,26 @@ _W3C: Final = TraceContextTextMapPropagator()
 def _context_of(carrier: Mapping[str, str]) -> Context:
     """Return the context that a client's headers name. None of ours is ever taken from the surroundings."""
     return _W3C.extract(carrier, Context()) if carrier else Context()
+
+
+def _require_sampler(environment: Mapping[str, str]) -> None:
+    """Refuse what the SDK would only warn of, and then record everything.
+
+    Raises:
+        ValueError: naming the variable.
+    """
+    name = environment.get(OTEL_TRACES_SAMPLER, "").strip()
+    base = name.lower().removeprefix("parentbased_")
+    if name and base not in _SAMPLERS and not entry_points(group="opentelemetry_traces_sampler", name=name):
+        known = ", ".join((*_SAMPLERS, *(f"parentbased_{one}" for one in _SAMPLERS)))
+        raise ValueError(f"{OTEL_TRACES_SAMPLER} must be one of {known}")
+    ratio = environment.get(OTEL_TRACES_SAMPLER_ARG, "").strip()
+    if base == _RATIO and ratio and not _is_share(ratio):
+        raise ValueError(f"{OTEL_TRACES_SAMPLER_ARG} must be a number from 0 to 1")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0.0 <= float(text) <= 1.0
+    except ValueError:
+        return False

@@ -42,9 +42,12 @@ class Thresholds:
     """Fewer in an hour are never a rise."""
 
 
-def is_due(count: int) -> bool:
-    """Tell whether a key is to be looked at when it has been used so often this hour: at 1, 16, 32, 64 and so on."""
-    return count == 1 or (count >= _FIRST_DUE and count & (count - 1) == 0)
+def is_due(count: int, least: int) -> bool:
+    """Tell whether a key is to be looked at when it has been used so often this hour.
+
+    At 1, 16, 32, 64 and so on, and at each multiple of what makes a rise at `least`.
+    """
+    return count == 1 or (count >= _FIRST_DUE and count & (count - 1) == 0) or count % least == 0
 
 
 def of_key(

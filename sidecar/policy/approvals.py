@@ -71,7 +71,7 @@ def require_approver(principal: Principal, clients: Collection[str]) -> None:
         ClientNotAllowed: the token is another client's, or names none.
     """
     if principal.client_id is None or principal.client_id not in clients:
-        text = "This client may not approve calls; the operator can add it to confirmation.approver_clients"
+        text = "This client may not approve calls; those in confirmation.approver_clients may, but none its own calls"
         raise ClientNotAllowed("approver_not_allowed", text)
 
 

@@ -222,6 +222,8 @@ async def test_a_collector_is_believed_by_the_certificates_that_the_environment_
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
+        ("OTEL_TRACES_SAMPLER", "tracidratio", r"OTEL_TRACES_SAMPLER must be one of always_on"),
+        ("OTEL_TRACES_SAMPLER_ARG", "10%", r"OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "many", r"OTEL_BSP_MAX_QUEUE_SIZE must be a number"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "100", r"OTEL_BSP_\* in the environment: .*batch"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "s3cret", r"OTEL_EXPORTER_OTLP_HEADERS must be (?!.*s3cret)"),
@@ -232,6 +234,7 @@ async def test_a_collector_is_believed_by_the_certificates_that_the_environment_
 async def test_a_variable_that_is_impossible_is_a_reason_not_to_start(
     start: Start, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
 ) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=problem):
         await traced(start, "https://127.0.0.1:9")

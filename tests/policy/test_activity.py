@@ -156,8 +156,8 @@ def test_the_same_is_news_again_after_a_day() -> None:
     assert is_news(replace(kept, since=1_000.0 + DAY), kept)
 
 
-def test_a_key_is_looked_at_at_its_first_use_and_when_its_count_doubles() -> None:
-    assert [count for count in range(200) if is_due(count)] == [1, 16, 32, 64, 128]
+def test_a_key_is_looked_at_at_its_first_use_when_its_count_doubles_and_at_each_threshold() -> None:
+    assert [count for count in range(1, 200) if is_due(count, 50)] == [1, 16, 32, 50, 64, 100, 128, 150]
 
 
 def test_it_is_shown_in_words() -> None:
