@@ -43,7 +43,7 @@ MOVES: Final[Mapping[str, tuple[frozenset[ConfirmationState], ConfirmationState]
 OPEN: Final[frozenset[ConfirmationState]] = frozenset({"waiting", "approved", "declined"})
 """In these a confirmation is the one for what it is for; a repeated call finds it, and a decline is not asked again."""
 
-JUDGED_BYTES: Final = 65_536
+JUDGED_BYTES: Final = 32_768
 """Nobody judges a longer call, and what is done with one here holds up everybody else: about 50 ms for so much."""
 CARRIED_BYTES: Final = 131_072
 """So much `requestState` and `inputResponses` may make of a call besides (MCP 2026-07-28)."""

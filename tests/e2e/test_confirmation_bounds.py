@@ -19,7 +19,7 @@ async def test_a_call_that_nobody_can_judge_is_refused(start: Start, stub: StubU
 
     refused = await bed.post(able(big) if era == "modern" else big, token=bed.token(), era=era)
 
-    assert "65536 bytes" in text_of(refused.json())
+    assert "32768 bytes" in text_of(refused.json())
     assert bed.accesses()[-1]["reason"] == "too_large"
     assert 'sidecar_confirmations_total{outcome="too_large"} 1.0' in (await bed.admin.get("/metrics")).text
     assert stub.received == []
@@ -30,7 +30,7 @@ async def test_what_an_upstream_has_its_client_carry_does_not_make_a_call_too_la
 ) -> None:
     bed = await start()
     token = bed.token()
-    message = able(tool_call("drop"), requestState="s" * 100_000, inputResponses={"theirs": {"text": "é" * 10_000}})
+    message = able(tool_call("drop"), requestState="s" * 100_000, inputResponses={"theirs": {"text": "é" * 1_000}})
     asked = (await bed.post(message, token=token, era="modern")).json()
 
     await bed.post(retry(asked, YES, tool_call("drop")), token=token, era="modern")

@@ -152,7 +152,7 @@ def test_the_oldest_clients_with_elicitation_are_asked_without_a_mode() -> None:
         (MODERN, {"requestState": "s" * 200_000}, -200_000, True),
     ],
 )
-def test_a_call_is_judged_up_to_64_kib_and_what_its_client_carries(
+def test_a_call_is_judged_up_to_so_many_bytes_and_what_its_client_carries(
     lines: Any, params: dict[str, Any], spare: int, is_too_large: bool
 ) -> None:
     action, body = call(**params), call_body(**params)
