@@ -41,7 +41,7 @@ CONFIRMATION_OUTCOMES: Final = (
     *("too_large", "too_many"),
 )
 """What becomes of calls that a person has to confirm."""
-WEBHOOK_OUTCOMES: Final = ("delivered", "failed", "dropped")
+WEBHOOK_OUTCOMES: Final = ("delivered", "retried", "failed", "dropped")
 METRICS_TYPE: Final = CONTENT_TYPE_LATEST
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 """A metric's name, its text, its type, and its samples: each with name, labels and value."""
@@ -157,11 +157,12 @@ class Telemetry:
         """Take note of what became of a call that a person has to confirm."""
         self._confirmations.add(outcome)
 
-    def webhook(self, outcome: str, problem: str | None) -> None:
+    def webhook(self, approval: str, outcome: str, problem: str | None) -> None:
         """Take note of what became of telling somebody of a call that waits for an approval."""
         self._webhooks.add(outcome)
         if outcome != "delivered":
-            self.event("webhook_failed", level="warning", problem=problem or "too many wait")
+            event = "webhook_retried" if outcome == "retried" else "webhook_failed"
+            self.event(event, level="warning", approval=approval, problem=problem or "too many wait")
 
     def auth_failure(self, reason: str) -> None:
         """Count a refused credential."""

@@ -17,8 +17,9 @@ AT_ONCE: Final = 8
 ATTEMPT_S: Final = 5.0
 CLOSING_S: Final = 2.0
 
-Report = Callable[[str, str | None], None]
-"""Hears what became of a delivery (*delivered*, *failed* or *dropped*), and of a failed one the last problem."""
+Report = Callable[[str, str, str | None], None]
+"""Hears of an approval's id what became of its delivery: *delivered*, *failed* or *dropped*, or *retried* when the
+first attempt was in vain and more are made; and of one that did not come through the last problem."""
 
 
 class Webhook:
@@ -37,9 +38,9 @@ class Webhook:
     def announce(self, approval: Confirmation) -> None:
         """Tell of a call that has begun to wait."""
         if len(self._deliveries) >= MAX_WAITING:
-            self._report("dropped", None)
+            self._report(approval.id, "dropped", None)
             return
-        delivery = asyncio.create_task(self._deliver(approval))
+        delivery = asyncio.create_task(self._deliver(approval), name=approval.id)
         self._deliveries.add(delivery)
         delivery.add_done_callback(self._deliveries.discard)
 
@@ -54,7 +55,7 @@ class Webhook:
             await asyncio.wait(self._deliveries, timeout=CLOSING_S)
         for delivery in (left := tuple(self._deliveries)):
             delivery.cancel()
-            self._report("dropped", "the sidecar stopped")
+            self._report(delivery.get_name(), "dropped", "the sidecar stopped")
         await asyncio.gather(*left, return_exceptions=True)
         session, self._session = self._session, None
         if session is not None:
@@ -68,12 +69,14 @@ class Webhook:
                 verdict, problem = await self._attempt(approval.id, body)
             attempts += 1
             if verdict == "delivered":
-                self._report("delivered", None)
+                self._report(approval.id, "delivered", None)
                 return
             pause_s = webhooks.next_attempt(attempts, self._clock(), approval.expires_at)
             if verdict == "refused" or pause_s is None:
-                self._report("failed", problem)
+                self._report(approval.id, "failed", problem)
                 return
+            if attempts == 1:
+                self._report(approval.id, "retried", problem)
             await asyncio.sleep(pause_s)
 
     async def _attempt(self, message_id: str, body: bytes) -> tuple[webhooks.Verdict, str]:

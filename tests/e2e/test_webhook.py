@@ -94,6 +94,8 @@ async def test_who_did_not_hear_is_told_again(told: Bed, chat: Chat) -> None:
     (first, body), (second, again) = chat.heard
     assert (first["webhook-id"], body) == (second["webhook-id"], again)
     await until(lambda: is_counted(told, "delivered"))
+    (line,) = (record for record in told.records() if record["event"] == "webhook_retried")
+    assert (line["approval"], line["problem"]) == (first["webhook-id"], "HTTP 500")
 
 
 async def test_who_does_not_want_to_hear_is_told_no_more(told: Bed, chat: Chat) -> None:
@@ -102,7 +104,7 @@ async def test_who_does_not_want_to_hear_is_told_no_more(told: Bed, chat: Chat) 
     await until(lambda: is_counted(told, "failed"))
     assert len(chat.heard) == 1
     (line,) = (record for record in told.records() if record["event"] == "webhook_failed")
-    assert line["problem"] == "HTTP 410"
+    assert (line["approval"], line["problem"]) == (chat.heard[0][0]["webhook-id"], "HTTP 410")
 
 
 async def test_a_chat_that_hangs_holds_nobody_up(told: Bed, chat: Chat) -> None:
