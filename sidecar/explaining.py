@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sidecar import confirming, lasting
 from sidecar.catalogue import Catalogue
@@ -159,8 +159,15 @@ class _Rehearsal:
             finding=None if tool is None else self._find(tool),
             knows_spent=self._config.store.sqlite_path is None and not self._told.store_is_away,
             knows_credential=not has_none,
+            confirmation=self._confirmation(progress),
             notes=tuple(self._notes(progress)),
         )
+
+    def _confirmation(self, progress: Progress) -> Literal["needed", "shadow"] | None:
+        route = self._told.members.get("route")
+        if not self._is_allowed or not confirming.applies(self._config, progress, route, self._find):
+            return None
+        return "needed" if self._config.mode.confirmation == "enforce" else "shadow"
 
     def _watch(self, gateway: Gateway) -> Guard:
         self._witness = Witness(gateway)
@@ -211,8 +218,6 @@ class _Rehearsal:
             notes.append("the store does not answer: this is what is done meanwhile (limits.on_store_failure)")
         if told.get("outcome") == "issuer_unavailable":
             notes.append("the issuer's keys could not be had from here now; a sidecar that has them uses them on")
-        if self._is_allowed and confirming.applies(self._config, progress, told.get("route"), self._find):
-            notes.append("a person has to confirm this call before it is forwarded (confirmation, mode.confirmation)")
         if progress.action is not None and is_endless(progress.action):
             notes.append("how many streams are open (limits.streams) is known to the serving process alone")
         in_band = [route.path for route in self._config.routes if route.denials == "in_band"]

@@ -24,7 +24,11 @@ def _verdict(told: Document) -> str:
     refusal = told["refusal"]
     if told["decision"] == "allowed":
         noted = f", though {told['shadow']} is noted (shadow mode)" if told["shadow"] else ""
-        return f"ALLOWED{noted}"
+        once = " once a person has confirmed it" if told["confirmation"] == "needed" else ""
+        asked = (
+            ", though a person would be asked (mode.confirmation: shadow)" if told["confirmation"] == "shadow" else ""
+        )
+        return f"ALLOWED{once}{noted}{asked}"
     if told["decision"] == "unknown":
         return "UNKNOWN"
     words = f"REFUSED by {refusal['rule']}: {refusal['status']} {refusal['errorType']} ({refusal['reason']})"

@@ -61,6 +61,8 @@ class Walk:
     """Whether the limits of an account were asked where they are counted."""
     knows_credential: bool = True
     """Whether those of the credential were, too."""
+    confirmation: Literal["needed", "shadow"] | None = None
+    """*needed*: it goes on once a person has confirmed it; *shadow*: a person would be asked, but for shadow mode."""
     notes: tuple[str, ...] = ()
 
 
@@ -90,6 +92,7 @@ def document(walk: Walk) -> dict[str, Any]:
         "tool": None if action is None or action.tool is None else _tool(action.tool, walk.finding),
         "limits": _limits(walk, principal),
         "refusal": None if walk.decision == "allowed" else _refusal(walk),
+        "confirmation": walk.confirmation,
         "shadow": walk.told.get("shadow"),
         "notes": list(walk.notes),
     }
@@ -120,6 +123,7 @@ def line_document(line: Mapping[str, Any]) -> dict[str, Any]:
         "tool": None,
         "limits": None,
         "refusal": {**refusal, "reason": reason, "message": None, "detail": line.get("detail")} if is_refused else None,
+        "confirmation": None,
         "shadow": line.get("shadow"),
         "notes": [note],
         "log": told,

@@ -110,7 +110,13 @@ async def test_it_says_of_a_call_that_a_person_has_to_confirm_it_and_of_no_other
         who = ("--account", "alice", "--scopes", "mcp:full", "--path", path)
         told = await document(bed, tmp_path, *who, "--tool", tool)
         assert told["decision"] == "allowed"
-        assert any("a person has to confirm this call" in note for note in told["notes"]) is waits, told["notes"]
+        assert told["confirmation"] == ("needed" if waits else None)
+    who = ("--account", "alice", "--scopes", "mcp:full", "--tool", "drop")
+    assert (await explained(bed, tmp_path, *who))[1].startswith("ALLOWED once a person has confirmed it\n")
+    bed.settings = merged(bed.settings, {"mode": {"confirmation": "shadow"}})
+    assert (await document(bed, tmp_path, *who))["confirmation"] == "shadow"
+    words = (await explained(bed, tmp_path, *who))[1]
+    assert words.startswith("ALLOWED, though a person would be asked (mode.confirmation: shadow)\n")
 
 
 async def test_a_real_credential_comes_from_a_file_the_environment_or_standard_input(
