@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -46,12 +45,19 @@ class ActivityWatch:
     """
 
     def __init__(
-        self, store: WatchedStore, thresholds: Thresholds, report: UnusualReport, clock: Callable[[], float]
+        self,
+        store: WatchedStore,
+        thresholds: Thresholds,
+        report: UnusualReport,
+        clock: Callable[[], float],
+        *,
+        report_fault: Callable[[BaseException], None],
     ) -> None:
         self.thresholds = thresholds
         self._store = store
         self._report = report
         self._clock = clock
+        self._report_fault = report_fault
         self._hour = self._this_hour()
         self._counts: BoundedDict[tuple[str, str, bool], int] = BoundedDict(_MOST_COUNTED)
         """By account, key (or none, for all of them), and whether the requests were refused."""
@@ -76,21 +82,38 @@ class ActivityWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Look at all keys that are due. What the store can't tell now is looked at when it is due again."""
+        """Look at all keys that are due. What the store can't tell now is looked at last, the next time."""
         hour = self._this_hour()
         if hour != self._hour:
             self._hour = hour
             self._counts.clear()
-        due, self._due = self._due, BoundedDict(_MOST_WAITING)
-        presented, self._presented = self._presented, []
-        with contextlib.suppress(StoreUnavailable):
-            for record in presented:
-                await self._store.count_refusal(record.account, record.id)
-                now = self._clock()
-                for found in activity.of_ended(record, now):
-                    await self._note(record.account, record.id, found, now)
-            for account, key_id in due:
-                await (self._look_at_all(account) if key_id == activity.ALL else self._look_at(account, key_id))
+        try:
+            for _ in range(len(self._presented)):
+                await self._note_presented(self._presented.pop(0))
+            for account, key_id in tuple(self._due):
+                del self._due[account, key_id]
+                await self._look_at_due(account, key_id)
+        except StoreUnavailable:
+            return
+        except Exception as fault:  # a watch that stops would tell of nothing any more
+            self._report_fault(fault)
+
+    async def _note_presented(self, record: KeyRecord) -> None:
+        now = self._clock()
+        try:
+            for found in activity.of_ended(record, now):
+                await self._note(record.account, record.id, found, now)
+            await self._store.count_refusal(record.account, record.id)
+        except StoreUnavailable:
+            self.presented(record)
+            raise
+
+    async def _look_at_due(self, account: str, key_id: str) -> None:
+        try:
+            await (self._look_at_all(account) if key_id == activity.ALL else self._look_at(account, key_id))
+        except StoreUnavailable:
+            self._due[account, key_id] = None
+            raise
 
     def _this_hour(self) -> int:
         return int(self._clock() // _HOUR_S)

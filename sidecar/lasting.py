@@ -147,7 +147,7 @@ def begin(
     telemetry.state.shadow.use(shadowed_rules(config))
     failures = FailedAttempts(store, _failure_limit(config), time.time, report=telemetry.store)
     reports = UnusualReports(Activity(telemetry.registry, telemetry.event), audited)
-    activity = ActivityWatch(store, thresholds(config), reports, time.time)
+    activity = ActivityWatch(store, thresholds(config), reports, time.time, report_fault=telemetry.fault)
     return Lasting(
         store=store,
         hasher=hasher,

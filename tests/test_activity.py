@@ -12,7 +12,7 @@ from sidecar.activity import ActivityWatch
 from sidecar.denials import StoreUnavailable
 from sidecar.edge.embedded import EmbeddedStore
 from sidecar.policy.activity import Thresholds
-from sidecar.records import KeyRecord, Unusual, Usage
+from sidecar.records import KeyRecord, StoredKey, Unusual, Usage
 from tests.stores import NOON, FakeClock, ask_with, make_key
 
 DAY = 86_400
@@ -25,11 +25,12 @@ class Bed:
     store: EmbeddedStore
     clock: FakeClock
     heard: Heard = field(default_factory=list)
+    faults: list[BaseException] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     """Ids of keys whose usage was read."""
 
     def __post_init__(self) -> None:
-        self.watch = ActivityWatch(self.store, THRESHOLDS, self, self.clock)
+        self.watch = ActivityWatch(self.store, THRESHOLDS, self, self.clock, report_fault=self.faults.append)
         usage = self.store.usage
 
         async def noted(account: str, key_id: str, now: float, days: int = 30) -> Usage:
@@ -145,6 +146,62 @@ async def test_a_store_that_is_away_ends_no_watch(bed: Bed) -> None:
     await bed.watch.look()
     bed.store.get = get  # type: ignore[method-assign]
     await bed.use(key, 31)
+    await bed.watch.look()
+    assert bed.heard == [("acme", key.id, "burst")]
+
+
+async def test_what_could_not_be_looked_at_while_the_store_was_away_is_looked_at_when_it_is_back(bed: Bed) -> None:
+    key = await bed.made()
+    ended = make_key("b", expires_at=bed.clock.now - 3_600, replaced_by="key_00000000000c")
+    await bed.store.add(ended, max_active=None, now=NOON)
+    await bed.use(key, 32)
+    bed.watch.presented(ended)
+    note = bed.store.note_unusual
+
+    async def away(*_: object) -> bool:
+        raise StoreUnavailable("store_unavailable")
+
+    bed.store.note_unusual = away  # type: ignore[method-assign, assignment]
+    for _ in range(3):
+        await bed.watch.look()
+    assert bed.heard == []
+    bed.store.note_unusual = note  # type: ignore[method-assign]
+    await bed.watch.look()
+    await bed.watch.look()
+    assert sorted(bed.heard) == [("acme", key.id, "burst"), ("acme", ended.id, "replaced")]
+    assert (await bed.store.usage("acme", ended.id, bed.clock.now)).hours[-1].refused == 1
+
+
+async def test_a_key_that_can_not_be_read_keeps_no_other_from_being_looked_at(bed: Bed) -> None:
+    unreadable, key = await bed.made("a"), await bed.made("b")
+    get = bed.store.get
+
+    async def get_some(account: str, key_id: str) -> StoredKey | None:
+        if key_id == unreadable.id:
+            raise StoreUnavailable("store_unavailable", detail="a stored key record is unreadable")
+        return await get(account, key_id)
+
+    bed.store.get = get_some  # type: ignore[method-assign]
+    for each in (unreadable, key):
+        await bed.use(each, 32)
+    await bed.watch.look()
+    await bed.watch.look()
+    assert ("acme", key.id, "burst") in bed.heard
+
+
+async def test_a_fault_is_told_of_and_ends_no_watch(bed: Bed) -> None:
+    key = await bed.made()
+    get = bed.store.get
+
+    async def fault(account: str, key_id: str) -> StoredKey | None:
+        raise ZeroDivisionError
+
+    bed.store.get = fault  # type: ignore[method-assign]
+    await bed.use(key, 32)
+    await bed.watch.look()
+    assert [type(told) for told in bed.faults] == [ZeroDivisionError]
+    bed.store.get = get  # type: ignore[method-assign]
+    await bed.use(key, 32)
     await bed.watch.look()
     assert bed.heard == [("acme", key.id, "burst")]
 
