@@ -11,6 +11,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
 from sidecar.edge.redis.commands import Script
 from sidecar.edge.redis.link import OnRedis
+from sidecar.edge.redis.scanning import names_like
 from sidecar.policy.confirmation import MOST_WAITING, MOVES, OPEN
 from sidecar.records import Confirmation
 from sidecar.stores import TooManyWait
@@ -74,20 +75,10 @@ class RedisConfirmations(OnRedis):
 
     async def approvals(self) -> AsyncIterator[Confirmation]:
         """See `stores.ConfirmationStore`."""
-        seen: set[bytes] = set()
-        for master in await self._link.masters():
-            cursor = b"0"
-            while True:
-                cursor, found = await master.call("SCAN", cursor.decode(), "MATCH", names.ALL_APPROVALS, "COUNT", 1000)
-                for name in found:
-                    if name in seen:
-                        continue
-                    seen.add(name)
-                    approval = await self._approval(name.decode().rpartition(":")[2])
-                    if approval is not None:
-                        yield approval
-                if cursor == b"0":
-                    break
+        async for name in names_like(self._link, names.ALL_APPROVALS):
+            approval = await self._approval(name.decode().rpartition(":")[2])
+            if approval is not None:
+                yield approval
 
     async def use_once(self, account: str, name: str, expires_at: float, now: float) -> bool:
         """See `stores.ConfirmationStore`."""

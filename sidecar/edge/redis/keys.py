@@ -12,6 +12,7 @@ from sidecar.denials import StoreUnavailable
 from sidecar.edge.redis import names
 from sidecar.edge.redis.changes import RedisChanges
 from sidecar.edge.redis.commands import Script
+from sidecar.edge.redis.scanning import names_like
 from sidecar.policy.windows import US_PER_S
 from sidecar.records import KeyRecord, StoredKey
 
@@ -75,22 +76,9 @@ class RedisKeys(RedisChanges):
         return [key for key in found if key is not None]
 
     async def accounts(self) -> AsyncIterator[str]:
-        """See `stores.KeyStore`. Remembers the names on the way, because Redis may show one twice.
-
-        In a cluster that is moving slots meanwhile, accounts that move may be missed.
-        """
-        seen: set[bytes] = set()
-        for master in await self._link.masters():
-            cursor = b"0"
-            while True:
-                reply = await master.call("SCAN", cursor.decode(), "MATCH", names.ALL_KEY_LISTS, "COUNT", 1000)
-                cursor, found = reply
-                for name in found:
-                    if name not in seen:
-                        seen.add(name)
-                        yield names.account_in(name)
-                if cursor == b"0":
-                    break
+        """See `stores.KeyStore`."""
+        async for name in names_like(self._link, names.ALL_KEY_LISTS):
+            yield names.account_in(name)
 
     async def _claim(self, record: KeyRecord) -> bool:
         """Name the key's account before there is a key: should the second step fail, a name for nothing is harmless."""
